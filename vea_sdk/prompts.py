@@ -1,0 +1,11 @@
+"""The two questions put to a model: a plain one, and one that points at the highlighted region.
+
+Both are user-replaceable (``wrap(..., plain_prompt=, highlight_prompt=)``); ``{question}`` stands for the user's question.
+"""
+
+PLAIN_PROMPT = "{question}\nAnswer briefly, from the image alone. If the image holds no evidence, say so."
+
+HIGHLIGHT_PROMPT = (
+    "{question}\nAnswer briefly, from the image alone, and look closely at the highlighted region. "
+    "If the image holds no evidence, say so."
+)
