@@ -1,12 +1,13 @@
 """Tiny random-weight models, one per lineage, each with its real processor built from configuration.
 
-Nothing is downloaded and torchvision is not needed. The weights are random (seeded), the code that runs is the
-real code of Transformers: configuration, image processor, tokenizer, chat template, vision tower, decoder.
+Nothing is downloaded and torchvision is not needed. The weights are random (seeded), the code that runs is
+Transformers' own: configuration, image processor, tokenizer, chat template, vision tower, decoder.
+Models are shared between callers: leave them as found (set_attn_implementation included).
 
     family = FAMILIES["llava"]()
     inputs = family.inputs(picture, "what is this?")                       # one prompt, one picture
     inputs = family.inputs([first, second], "compare")                     # one prompt, two pictures
-    inputs = family.inputs([[first], [second]], ["short", "longer text"])  # a batch of two prompts, left-padded
+    inputs = family.inputs([[first], [second]], ["short", "longer text"])  # two prompts, left-padded
     family.model.generate(**inputs, max_new_tokens=3)
 """
 
@@ -78,7 +79,7 @@ class TinyFamily:
         return str(self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
 
 
-# --- tokenizer -----------------------------------------------------------------------------------------------------
+# --- tokenizer -------------------------------------------------------------------------------------------
 
 
 def byte_tokenizer(**named_tokens: str) -> Any:
@@ -109,7 +110,7 @@ def seeded(model_class: Any, config: Any) -> Any:
         return model_class(config).float().eval()
 
 
-# --- LLaVA ---------------------------------------------------------------------------------------------------------
+# --- LLaVA -----------------------------------------------------------------------------------------------
 
 LLAVA_SIDE, LLAVA_PATCH = 48, 6  # 8 x 8 patches
 
@@ -157,7 +158,7 @@ def llava() -> TinyFamily:
     return TinyFamily("llava", model, processor, processor.image_token_id)
 
 
-# --- LLaVA-NeXT ----------------------------------------------------------------------------------------------------
+# --- LLaVA-NeXT ------------------------------------------------------------------------------------------
 
 PINPOINTS = [[48, 96], [96, 48], [96, 96], [48, 144], [144, 48]]  # (height, width) of the tile mosaics
 
@@ -186,12 +187,12 @@ def llava_next() -> TinyFamily:
     return TinyFamily("llava_next", model, processor, processor.image_token_id)
 
 
-# --- Qwen2-VL and Qwen2.5-VL ---------------------------------------------------------------------------------------
+# --- Qwen2-VL and Qwen2.5-VL -----------------------------------------------------------------------------
 
 
 class Qwen2VLImageProcessorOnly(hf.Qwen2VLProcessor):  # type: ignore[misc]
-    """The video processors of Transformers need torchvision. A processor asks for the parts that its ``__init__``
-    names, so leaving the video part out of the signature gives the same processor without it."""
+    """The video processors of Transformers need torchvision. A processor asks for the parts that its
+    ``__init__`` names, so leaving the video part out of the signature gives the same processor without it."""
 
     def __init__(self, image_processor: Any, tokenizer: Any, chat_template: Any = None) -> None:
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
@@ -262,7 +263,7 @@ def qwen2_5_vl() -> TinyFamily:
         "patch_size": 4,
         "spatial_merge_size": 2,
         "temporal_patch_size": 2,
-        "window_size": 32,  # the first layer attends within windows of 4 x 4 merged patches, the second to all
+        "window_size": 32,  # the first layer attends within windows of 4 x 4 tokens
         "fullatt_block_indexes": [1],
         "initializer_range": WEIGHT_STD,
     }
@@ -271,7 +272,7 @@ def qwen2_5_vl() -> TinyFamily:
     return TinyFamily("qwen2_5_vl", model, processor, processor.image_token_id)
 
 
-# --- Gemma 3 -------------------------------------------------------------------------------------------------------
+# --- Gemma 3 ---------------------------------------------------------------------------------------------
 
 
 @cache
@@ -314,7 +315,7 @@ def gemma3() -> TinyFamily:
     return TinyFamily("gemma3", model, processor, tokenizer.image_token_id)
 
 
-# --- InternVL ------------------------------------------------------------------------------------------------------
+# --- InternVL --------------------------------------------------------------------------------------------
 
 
 class InternVLImageProcessorOnly(hf.InternVLProcessor):  # type: ignore[misc]

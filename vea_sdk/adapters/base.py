@@ -1,0 +1,152 @@
+"""What differs between architectures, behind one class: attention modules, image token positions,
+geometry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from vea_sdk.adapters.geometry import ImageLayout, check_size
+from vea_sdk.adapters.modules import attention_of, decoder_layers, decoder_of, unwrap
+from vea_sdk.errors import GeometryError, ImageTokenError, InvalidInputError, UnsupportedModelError
+
+
+class Adapter:
+    """One architecture's facts. The base class serves any decoder whose blocks hold one attention module.
+
+    For a model of your own, override what differs: ``attention_modules`` and ``image_positions`` for capture,
+    ``lay_out`` for maps on the picture; name the ``config.model_type`` values in ``model_types`` and call
+    ``vea_sdk.adapters.register``.
+    """
+
+    model_types: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = unwrap(model)
+        self.config: Any = getattr(self.model, "config", None)
+
+    @classmethod
+    def matches(cls, model: nn.Module) -> bool:
+        return model_type(model) in cls.model_types
+
+    @property
+    def name(self) -> str:
+        """How error messages call the model."""
+        return model_type(self.model) or type(self.model).__name__
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The module whose forward pass runs the decoder layers: the language model without its head."""
+        return decoder_of(self.model)
+
+    @property
+    def n_layers(self) -> int:
+        """Decoder layers, those without softmax attention included."""
+        return len(decoder_layers(self.model))
+
+    def attention_modules(self) -> dict[int, nn.Module]:
+        """Layer number → the module that computes softmax attention in that layer of the language model.
+
+        Layers without softmax attention are absent. Raises UnsupportedModelError when no layer has any.
+        """
+        found = {i: attention_of(block) for i, block in enumerate(decoder_layers(self.model))}
+        modules = {i: module for i, module in found.items() if module is not None}
+        if not modules:
+            raise UnsupportedModelError(
+                f"{self.name}: none of its {len(found)} decoder layers holds softmax attention. If they do "
+                "under another name, subclass vea_sdk.adapters.Adapter and return them from "
+                "attention_modules()."
+            )
+        return modules
+
+    @property
+    def image_token_id(self) -> int:
+        """The id of the placeholder that image embeddings replace."""
+        token_id = getattr(self.config, "image_token_id", None)
+        if token_id is None:
+            raise ImageTokenError(
+                f"{self.name}: the configuration names no image_token_id. Set config.image_token_id, "
+                "override image_token_id in an adapter, or pass image_positions=."
+            )
+        return int(token_id)
+
+    def image_positions(self, input_ids: Tensor) -> Tensor:
+        """Key positions of the image tokens, in prompt order.
+
+        ``input_ids``: [B, N]. Returns [B, M] int64 with M the most image tokens in a row; rows with fewer end
+        in −1. Raises ImageTokenError when no row holds an image token.
+        """
+        is_image = self._is_image(input_ids)
+        counts = is_image.sum(dim=1, keepdim=True)
+        most = int(counts.max())
+        if most == 0:
+            raise ImageTokenError(
+                f"{self.name}: no image token (id {self.image_token_id}) among the {input_ids.shape[1]} "
+                "tokens of the prompt. Give the processor a picture, put the image placeholder into the "
+                "prompt (a chat template does), or pass image_positions= with inputs_embeds."
+            )
+        # A stable sort by "is no image" puts the image positions first and keeps their order.
+        positions = torch.argsort((~is_image).to(torch.uint8), dim=1, stable=True)[:, :most]
+        rank = torch.arange(most, device=positions.device)
+        return torch.where(rank < counts, positions, -1)
+
+    def layouts(
+        self, inputs: Mapping[str, Any], image_sizes: Sequence[tuple[int, int]], processor: Any
+    ) -> list[ImageLayout]:
+        """How each picture of the prompt became tokens, in prompt order (row after row in a batch).
+
+        ``inputs``: what the processor returned; ``image_sizes``: (height, width) of the original pictures;
+        ``processor``: the processor that made the inputs. Raises GeometryError when the layouts do not
+        account for exactly the image tokens that the prompt holds.
+        """
+        for size in image_sizes:
+            check_size("Each of image_sizes", size)
+        self.image_positions(inputs["input_ids"])  # raises when there is no image token at all
+        layouts = self.lay_out(inputs, [(int(h), int(w)) for h, w in image_sizes], processor)
+        self.check_layouts(inputs["input_ids"], layouts)
+        return layouts
+
+    def lay_out(
+        self, inputs: Mapping[str, Any], image_sizes: Sequence[tuple[int, int]], processor: Any
+    ) -> list[ImageLayout]:
+        """``layouts`` before the check: the one method of a lineage that knows its image processor."""
+        raise GeometryError(
+            f"{self.name}: no image geometry is known for this architecture, so attention cannot be laid on "
+            "the picture. Subclass vea_sdk.adapters.Adapter and override lay_out()."
+        )
+
+    def check_layouts(self, input_ids: Tensor, layouts: Sequence[ImageLayout]) -> None:
+        """Raises GeometryError unless the layouts account for the image tokens of every row of
+        ``input_ids``."""
+        if self.fits(input_ids, layouts):
+            return
+        found = self._is_image(input_ids).sum(dim=1).tolist()
+        raise GeometryError(
+            f"{self.name}: the prompt holds {sum(found)} image tokens (by row: {found}), the pictures "
+            f"account for {sum(layout.n_tokens for layout in layouts)}: {'; '.join(map(str, layouts))}. Give "
+            "the (height, width) of the original pictures in prompt order, and the very processor that made "
+            "the inputs; options passed in the call to it (sizes, crops) are unknown here, so set them on "
+            "the processor."
+        )
+
+    def fits(self, input_ids: Tensor, layouts: Sequence[ImageLayout]) -> bool:
+        """Whether the pictures' tokens fill the image tokens of every row, no picture crossing into
+        another row."""
+        found = list(accumulate(self._is_image(input_ids).sum(dim=1).tolist()))
+        described = [0, *accumulate(layout.n_tokens for layout in layouts)]
+        return found[-1] == described[-1] and set(found) <= set(described)
+
+    def _is_image(self, input_ids: Tensor) -> Tensor:
+        if input_ids.ndim != 2:
+            raise InvalidInputError(f"input_ids must be [batch, tokens]; got shape {tuple(input_ids.shape)}.")
+        return input_ids == self.image_token_id
+
+
+def model_type(model: nn.Module) -> str | None:
+    """``config.model_type`` of a Transformers model, also inside a wrapper; None for any other model."""
+    name = getattr(getattr(unwrap(model), "config", None), "model_type", None)
+    return name if isinstance(name, str) else None

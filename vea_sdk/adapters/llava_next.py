@@ -1,0 +1,74 @@
+"""LLaVA-NeXT: the whole picture once, then a mosaic of tiles without its padding, a line-end token after
+each row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vea_sdk.adapters.base import Adapter
+from vea_sdk.adapters.canvas import Canvas, raster
+from vea_sdk.adapters.geometry import ImageLayout
+from vea_sdk.errors import GeometryError
+
+
+class LlavaNextAdapter(Adapter):
+    """The tile mosaic is the grid point nearest to the picture's size; the picture is scaled to fit and
+    padded on both sides, and the model drops the rows or columns of tokens that hold padding only."""
+
+    model_types = ("llava_next",)
+
+    def lay_out(
+        self, inputs: Mapping[str, Any], image_sizes: Sequence[tuple[int, int]], processor: Any
+    ) -> list[ImageLayout]:
+        seen_sizes = inputs["image_sizes"].tolist()
+        if len(seen_sizes) != len(image_sizes):
+            raise GeometryError(
+                f"{self.name}: {len(image_sizes)} image_sizes were given, but the processor saw "
+                f"{len(seen_sizes)} pictures. Give the (height, width) of every picture, in prompt order."
+            )
+        return [self._layout(size, tuple(seen)) for size, seen in zip(image_sizes, seen_sizes, strict=True)]
+
+    def _layout(self, original_size: tuple[int, int], seen_size: tuple[int, int]) -> ImageLayout:
+        from transformers.image_processing_utils import select_best_resolution
+
+        vision = self.config.vision_config
+        picture = Canvas.of(original_size).resized(*seen_size)
+        side = vision.image_size // vision.patch_size  # patches along a tile's side
+        base = picture.grid(raster(side, side))
+
+        height, width = select_best_resolution(seen_size, self.config.image_grid_pinpoints)
+        mosaic = fit_and_pad(picture, height, width)
+        rows, cols = side * (height // vision.image_size), side * (width // vision.image_size)
+        cut_rows, cut_cols = padding_tokens(seen_size, rows, cols)
+        rows, cols = rows - 2 * cut_rows, cols - 2 * cut_cols
+        patch = vision.patch_size
+        unpadded = mosaic.cropped(cut_rows * patch, cut_cols * patch, rows * patch, cols * patch)
+        tiles = unpadded.grid(raster(rows, cols, first_token=side * side, row_stride=cols + 1))
+
+        n_tokens = side * side + rows * (cols + 1)
+        return ImageLayout(original_size, mosaic.size, mosaic.region, n_tokens, (tiles, base))
+
+
+def fit_and_pad(picture: Canvas, height: int, width: int) -> Canvas:
+    """The picture scaled to fit into height × width, its aspect ratio kept, and padded to exactly that
+    size."""
+    seen_height, seen_width = picture.size
+    if width / seen_width < height / seen_height:
+        fitted = picture.resized(min(math.ceil(seen_height * (width / seen_width)), height), width)
+    else:
+        fitted = picture.resized(height, min(math.ceil(seen_width * (height / seen_height)), width))
+    # Padding is halved downwards at the top left, the odd pixel goes to the bottom right.
+    top, left = (height - fitted.size[0]) // 2, (width - fitted.size[1]) // 2
+    return fitted.cropped(-top, -left, height, width)
+
+
+def padding_tokens(seen_size: tuple[int, int], rows: int, cols: int) -> tuple[int, int]:
+    """How many token rows at the top (and as many at the bottom), or columns at the left and right, the
+    model drops. It works from the aspect ratios alone, in tokens rather than pixels, and rounds to 7
+    digits first."""
+    height, width = seen_size
+    if width / height > cols / rows:
+        return (rows - int(round(height * (cols / width), 7))) // 2, 0
+    return 0, (cols - int(round(width * (rows / height), 7))) // 2

@@ -1,0 +1,44 @@
+"""Qwen2-VL and Qwen2.5-VL: the picture at its own resolution, 2 × 2 patches merged into one token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vea_sdk.adapters.base import Adapter
+from vea_sdk.adapters.canvas import Canvas
+from vea_sdk.adapters.geometry import ImageLayout
+from vea_sdk.errors import GeometryError
+
+
+class QwenVLAdapter(Adapter):
+    """The whole picture is resized to multiples of a merged patch, and the processor says to how many
+    (``image_grid_thw``). Patches are merged in place and the vision tower's window order is undone before the
+    language model, so tokens come in raster order."""
+
+    model_types = ("qwen2_vl", "qwen2_5_vl")
+
+    def lay_out(
+        self, inputs: Mapping[str, Any], image_sizes: Sequence[tuple[int, int]], processor: Any
+    ) -> list[ImageLayout]:
+        grids = inputs["image_grid_thw"].tolist()
+        if len(grids) != len(image_sizes):
+            raise GeometryError(
+                f"{self.name}: {len(image_sizes)} image_sizes were given, but image_grid_thw describes "
+                f"{len(grids)} pictures. Give the (height, width) of every picture, in prompt order."
+            )
+        vision = self.config.vision_config
+        return [
+            merged_patches(size, (rows, cols), vision.patch_size, vision.spatial_merge_size)
+            for size, (_, rows, cols) in zip(image_sizes, grids, strict=True)
+        ]
+
+
+def merged_patches(
+    original_size: tuple[int, int], patch_grid: tuple[int, int], patch_size: int, merge_size: int
+) -> ImageLayout:
+    """A whole picture resized to ``patch_grid`` (rows, cols) patches, merge_size² of which make one token."""
+    rows, cols = patch_grid
+    canvas = Canvas.of(original_size).resized(rows * patch_size, cols * patch_size)
+    tokens = canvas.patches(patch_size * merge_size, patch_size * merge_size)
+    return ImageLayout(original_size, canvas.size, canvas.region, tokens.token_index.size, (tokens,))
