@@ -1,0 +1,132 @@
+"""The arguments of the operators and their checks: each message names the argument, its value and the remedy.
+
+The checks guard the plain-torch path and the traced one; the compiled kernels repeat them in C++, where they
+cost nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import InvalidInputError
+
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+INTEGERS = (torch.int32, torch.int64)
+
+
+class Arguments(NamedTuple):
+    """What ``image_attention`` takes, in the order of its schema; see there for the meaning."""
+
+    query: Tensor
+    key: Tensor
+    image_index: Tensor
+    query_index: Tensor | None
+    scale: float
+    key_start: Tensor | None
+    key_stop: Tensor | None
+    mask: Tensor | None
+    softcap: float | None
+    window: int | None
+    sinks: Tensor | None
+    position_bias: Tensor | None
+    weight: float
+    top_k: int | None
+    per_head: bool
+
+
+def check_image_attention(a: Arguments, out: Tensor | None) -> None:
+    """Everything that shapes, dtypes and devices can tell; no value on a device is read."""
+    _check_tensor("query", a.query, a.query, FLOATS, None, None, None, None)
+    batch, heads, queries, dim = a.query.shape
+    _check_tensor("key", a.key, a.query, (a.query.dtype,), (batch,), None, None, (dim,))
+    kv_heads, keys = a.key.shape[1], a.key.shape[2]
+    _require(
+        kv_heads > 0 and heads > 0 and heads % kv_heads == 0,
+        f"query has {heads} heads, key {kv_heads}; the first must be a multiple of the second",
+    )
+    _require(
+        queries > 0 and keys > 0 and dim > 0,
+        f"query {list(a.query.shape)} and key {list(a.key.shape)} need at least one position and one channel",
+    )
+    _check_tensor("image_index", a.image_index, a.query, INTEGERS, (batch,), None)
+    for name in ("query_index", "key_start", "key_stop"):
+        _check_tensor(name, getattr(a, name), a.query, INTEGERS, (batch,))
+    for name, dtypes in (("mask", (*FLOATS, torch.bool)), ("position_bias", FLOATS)):
+        bias: Tensor | None = getattr(a, name)
+        _check_tensor(name, bias, a.query, dtypes, (batch, 1), (heads, 1), (queries, 1), None)
+        if bias is not None:
+            _require(bias.shape[3] >= keys, f"{name} covers {bias.shape[3]} keys, but key holds {keys}")
+    _check_tensor("sinks", a.sinks, a.query, FLOATS, (heads,))
+    if a.softcap is not None:
+        _require(
+            a.softcap > 0 and math.isfinite(a.softcap),
+            f"softcap = {a.softcap}; give a positive number or None",
+        )
+    if a.window is not None:
+        _require(a.window > 0, f"window = {a.window}; give a positive number of keys or None")
+    tokens = a.image_index.shape[1]
+    if out is not None:
+        shape = ((batch,), (heads,), (tokens,)) if a.per_head else ((batch,), (tokens,))
+        _check_tensor("out", out, a.query, (torch.float32,), *shape)
+        _require(
+            tokens < 2 or out.stride(-1) == 1,
+            f"out has strides {out.stride()}; its last dimension must be contiguous",
+        )
+    if a.top_k is not None:
+        _check_k("top_k", a.top_k, tokens)
+
+
+def check_indices(a: Arguments) -> None:
+    """The values of the indices, where they lie in host memory."""
+    _check_range("image_index", a.image_index, -1, a.key.shape[2])
+    _check_range("query_index", a.query_index, 0, a.query.shape[2])
+
+
+def check_topk_mask(scores: Tensor, k: int) -> None:
+    _check_tensor("scores", scores, scores, FLOATS, None, None)
+    _check_k("k", k, scores.shape[1])
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise InvalidInputError(message)
+
+
+def _check_tensor(
+    name: str,
+    tensor: Tensor | None,
+    like: Tensor,
+    dtypes: tuple[torch.dtype, ...],
+    *shape: tuple[int, ...] | None,
+) -> None:
+    """Device, dtype and, per dimension, the sizes allowed (None: any)."""
+    if tensor is None:
+        return
+    _require(
+        tensor.device == like.device,
+        f"{name} is on {tensor.device}, query on {like.device}; move it with {name}.to({str(like.device)!r})",
+    )
+    _require(tensor.dtype in dtypes, f"{name} is {tensor.dtype}; allowed: {', '.join(map(str, dtypes))}")
+    found = list(tensor.shape)
+    _require(len(found) == len(shape), f"{name} has shape {found}; it needs {len(shape)} dimensions")
+    for i, allowed in enumerate(shape):
+        _require(
+            allowed is None or any(found[i] == size for size in allowed),
+            f"{name} has shape {found}; dimension {i} must be {' or '.join(map(str, allowed or ()))}",
+        )
+
+
+def _check_range(name: str, index: Tensor | None, low: int, stop: int) -> None:
+    if index is None or index.device.type != "cpu" or index.numel() == 0:
+        return
+    smallest, largest = (int(v) for v in index.aminmax())
+    worst = smallest if smallest < low else largest
+    _require(low <= smallest and largest < stop, f"{name} holds {worst}; allowed: {low} to {stop - 1}")
+
+
+def _check_k(name: str, k: int, tokens: int) -> None:
+    _require(0 <= k <= tokens, f"{name} = {k}, but there are {tokens} tokens; choose 0 to {tokens}")

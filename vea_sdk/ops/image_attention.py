@@ -1,0 +1,133 @@
+"""``image_attention``: schema, shape rule and dispatch side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import fallthrough_kernel, register_fake
+
+from . import plain
+from .arguments import Arguments, check_image_attention, check_indices
+from .library import LIBRARY
+
+
+def image_attention(
+    query: Tensor,
+    key: Tensor,
+    image_index: Tensor,
+    query_index: Tensor | None = None,
+    *,
+    scale: float | None = None,
+    key_start: Tensor | None = None,
+    key_stop: Tensor | None = None,
+    mask: Tensor | None = None,
+    softcap: float | None = None,
+    window: int | None = None,
+    sinks: Tensor | None = None,
+    position_bias: Tensor | None = None,
+    out: Tensor | None = None,
+    weight: float = 1.0,
+    top_k: int | None = None,
+    per_head: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    r"""Head-averaged attention of one query row over the image tokens (arXiv 2510.17771, Section 3).
+
+    .. math::
+        ā_j = \frac{1}{H_q} \sum_h \frac{\exp s_h(t_j)}{\exp σ_h + \sum_{t \text{ visible}} \exp s_h(t)}
+
+        s_h(t) = c \tanh(\mathrm{scale} \; q_h · k_{g(h)}(t) / c) + \mathrm{bias}_h(t) + \mathrm{mask}_h(t)
+
+    Each head is normalised over *all* keys the query may see, then the heads are averaged; the image part is
+    not renormalised. Sums run in float32. Without softcap (c), sinks (σ), bias and mask their terms vanish.
+
+    Args:
+        query: [B, Hq, Lq, D] float32, float16 or bfloat16, after rotary embedding; one row of it is read.
+        key: [B, Hkv, Lk, D], same dtype, Hq a multiple of Hkv, any strides with D contiguous; never copied.
+        image_index: [B, M] int32 or int64 key positions of the image tokens; -1 marks padding and scores 0.
+        query_index: [B] row of ``query`` to read; default the last.
+        scale: factor on q·k; default D**-0.5.
+        key_start, key_stop: [B] keys start ≤ t < stop are valid (cut to 0..Lk); default all.
+        mask: [B|1, Hq|1, Lq|1, ≥Lk] bool (True = may look) or additive float, where -inf and the dtype's
+            lowest finite number both mean "may not". A masked key is excluded whatever it holds, even NaN.
+        softcap: c > 0.
+        window: only the last ``window`` valid keys count: t ≥ key_stop - window.
+        sinks: [Hq] logits that join the denominator only.
+        position_bias: [B|1, Hq|1, Lq|1, ≥Lk] float, added after the softcap.
+        out: float32 of the result's shape, rows of any stride: out += weight·scores, and it is returned.
+        weight: factor on the scores, with and without ``out``.
+        top_k: also return the mask of the k largest returned scores (of their head mean with ``per_head``);
+            ties go to the lower index, NaN and -1 positions are never selected.
+        per_head: keep the heads apart.
+
+    Returns:
+        float32 [B, M], or [B, Hq, M] with ``per_head``; with ``top_k`` a pair (scores, bool [B, M]).
+        A row that may see no key at all, or meets NaN in a visible key, is NaN at every image token, never
+        zero. An image token outside the visible keys has probability 0. Not differentiable.
+
+    Raises:
+        InvalidInputError: shapes, dtypes, strides or options that do not fit; on the CPU also an index
+            outside the keys (on a GPU, where looking would stall it, such an index gives NaN).
+    """
+    if scale is None:
+        scale = query.shape[-1] ** -0.5
+    a = Arguments(
+        query, key, image_index, query_index, scale, key_start, key_stop, mask, softcap, window, sinks,
+        position_bias, weight, top_k, per_head,
+    )  # fmt: skip
+    if type(query) is Tensor and not torch.compiler.is_compiling():
+        scores, chosen = _run(a, out)  # past torch's dispatcher, which costs more than a small kernel
+    elif out is None:
+        scores, chosen = torch.ops.vea_sdk.image_attention(*a)
+    else:
+        scores, chosen = out, torch.ops.vea_sdk.image_attention_(out, *a)
+    return scores if top_k is None else (scores, chosen)
+
+
+_SCHEMA = (
+    "Tensor query, Tensor key, Tensor image_index, Tensor? query_index, float scale, Tensor? key_start, "
+    "Tensor? key_stop, Tensor? mask, float? softcap, int? window, Tensor? sinks, Tensor? position_bias, "
+    "float weight, SymInt? top_k, bool per_head"
+)
+LIBRARY.define(f"image_attention({_SCHEMA}) -> (Tensor, Tensor)")
+LIBRARY.define(f"image_attention_(Tensor(a!) out, {_SCHEMA}) -> Tensor")
+
+
+def _shapes(a: Arguments, out: Tensor | None) -> tuple[Tensor, Tensor]:
+    check_image_attention(a, out)
+    batch, tokens = a.image_index.shape
+    shape = (batch, a.query.shape[1], tokens) if a.per_head else (batch, tokens)
+    scores = a.query.new_empty(shape, dtype=torch.float32) if out is None else out
+    return scores, a.query.new_empty((batch, 0 if a.top_k is None else tokens), dtype=torch.bool)
+
+
+@torch.no_grad()
+def _run(a: Arguments, out: Tensor | None) -> tuple[Tensor, Tensor]:
+    check_image_attention(a, out)
+    check_indices(a)
+    return plain.image_attention(a, out, torch.promote_types(a.query.dtype, torch.float32))
+
+
+@register_fake("vea_sdk::image_attention")  # type: ignore[untyped-decorator]
+def _fake(*arguments: Any) -> tuple[Tensor, Tensor]:
+    return _shapes(Arguments(*arguments), None)
+
+
+@register_fake("vea_sdk::image_attention_")  # type: ignore[untyped-decorator]
+def _fake_out(out: Tensor, *arguments: Any) -> Tensor:
+    return _shapes(Arguments(*arguments), out)[1]
+
+
+def _impl(*arguments: Any) -> tuple[Tensor, Tensor]:
+    return _run(Arguments(*arguments), None)
+
+
+def _impl_out(out: Tensor, *arguments: Any) -> Tensor:
+    return _run(Arguments(*arguments), out)[1]
+
+
+LIBRARY.impl("image_attention", _impl, "CompositeExplicitAutograd")
+LIBRARY.impl("image_attention_", _impl_out, "CompositeExplicitAutograd")
+LIBRARY.impl("image_attention", fallthrough_kernel, "Autograd")
+LIBRARY.impl("image_attention_", fallthrough_kernel, "Autograd")
