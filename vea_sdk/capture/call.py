@@ -1,0 +1,100 @@
+"""One attention call, reduced to what the row of one query depends on.
+
+Three sources lead here: Transformers' attention functions, a direct ``scaled_dot_product_attention``, and the weights
+that an eager attention returns. Each keeps the model's own scaling, mask, softcap, sinks, window and position bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vea_sdk.errors import CaptureError
+
+
+@dataclass(frozen=True)
+class AttentionCall:
+    """Query and keys of one call, after rotary embedding, q/k norm and cache update."""
+
+    query: Tensor  # [B, Hq, Lq, D]
+    key: Tensor  # [B, Hkv, Lk, D]
+    mask: Tensor | None = None  # [B|1, H|1, Lq|1, >=Lk] bool or additive
+    causal: bool = False  # query row i sees keys 0..i; only meaningful without a mask
+    scale: float | None = None
+    softcap: float | None = None
+    window: int | None = None
+    sinks: Tensor | None = None  # [Hq]
+    position_bias: Tensor | None = None  # [B|1, H|1, Lq|1, >=Lk]
+
+
+def from_interface(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    mask: Any,
+    options: Mapping[str, Any],
+    implementation: str | None,
+) -> AttentionCall:
+    """Read a call ``attention_interface(module, query, key, value, mask, **options)`` of Transformers."""
+    if options.get("cache") is not None:
+        raise CaptureError(
+            "continuous batching hands the attention function only the new keys, the older ones stay in its paged "
+            "cache; capture cannot read them. Use model.generate() instead of generate_batch()."
+        )
+    if mask is not None and not isinstance(mask, Tensor):
+        raise CaptureError(
+            f"the mask of the attention implementation {implementation!r} is a {type(mask).__name__}, which holds no "
+            "values to read. Load the model with attn_implementation='sdpa'."
+        )
+    flash = implementation is not None and "flash" in implementation
+    if mask is not None and mask.dim() == 2:  # flash attention gets the padding mask [B, Lk] as it is
+        mask = mask.bool()[:, None, None, -key.shape[-2] :]
+    is_causal = options.get("is_causal")
+    if is_causal is None:
+        is_causal = getattr(module, "is_causal", True)
+    return AttentionCall(
+        query=query,
+        key=key,
+        mask=mask,
+        causal=bool(is_causal) and query.shape[-2] > 1,
+        scale=options.get("scaling"),
+        softcap=options.get("softcap"),
+        # Every other implementation finds the window already folded into its mask.
+        window=options.get("sliding_window") if flash else None,
+        sinks=options.get("s_aux"),
+        position_bias=options.get("position_bias"),
+    )
+
+
+def from_sdpa(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> AttentionCall:
+    """Read a direct call of ``torch.nn.functional.scaled_dot_product_attention`` (same arguments)."""
+    if query.dim() != 4 or key.dim() != 4:
+        raise CaptureError(
+            f"scaled_dot_product_attention was called with query {tuple(query.shape)} and key {tuple(key.shape)}; "
+            "capture reads [batch, heads, length, head_dim]."
+        )
+    if attn_mask is not None and attn_mask.dim() < 4:
+        attn_mask = attn_mask.reshape((1,) * (4 - attn_mask.dim()) + tuple(attn_mask.shape))
+    return AttentionCall(query=query, key=key, mask=attn_mask, causal=is_causal, scale=scale)
+
+
+def row_from_weights(weights: Tensor, image_index: Tensor, query_index: Tensor | None) -> Tensor:
+    """Mean over heads of the eager weights [B, H, Lq, Lk], at one row and the image columns -> [B, M] float32."""
+    batch = torch.arange(weights.shape[0], device=weights.device)
+    rows = weights[:, :, -1] if query_index is None else weights[batch, :, query_index.long()]
+    columns = image_index.long().clamp(min=0)
+    picked = rows.float().gather(2, columns[:, None].expand(-1, rows.shape[1], -1)).mean(1)
+    return picked.masked_fill(image_index < 0, 0.0)

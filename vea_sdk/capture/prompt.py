@@ -1,0 +1,157 @@
+"""Which forward pass is the prompt, which one adds a generated token, and where the image keys lie."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from vea_sdk.adapters import Adapter
+from vea_sdk.errors import ImageTokenError, InvalidInputError
+
+ImagePositions = Tensor | Sequence[int] | Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One forward pass of the decoder."""
+
+    kind: Literal["prompt", "generated"]
+    batch: int
+    length: int  # tokens fed in this pass
+    seen: int  # tokens fed so far, this pass included
+    query_index: Tensor | None  # [B] row to read, None = the last
+    device: torch.device
+
+    def key_stop(self, call_keys: int) -> Tensor | None:
+        """End of the keys a causal query without a mask may see: its own row, SDPA aligns both at the top left."""
+        if self.query_index is not None:
+            return self.query_index + 1
+        if call_keys > self.length:
+            return torch.full((self.batch,), self.length, dtype=torch.int64, device=self.device)
+        return None
+
+
+class PromptTracker:
+    """Follows the passes of one generation and knows the key positions of its image tokens.
+
+    A pass on an empty cache starts a prompt. Further passes of several tokens continue it (chunked prefill, a next
+    turn), passes of one token are generated tokens, and so is a pass without a cache that repeats the last one plus
+    one token.
+    """
+
+    def __init__(self, adapter: Adapter, image_positions: ImagePositions | None) -> None:
+        self._adapter = adapter
+        self._given = None if image_positions is None else _as_index(image_positions)
+        self._cache: weakref.ref[Any] | None = None
+        self._ids: Tensor | None = None
+        self.seen = 0
+        self.image_index: Tensor | None = None  # [B, M], None before the first prompt
+        self.valid_tokens: Tensor | None = None  # [B] prompt tokens that are not padding
+        self.missing: ImageTokenError | None = None  # why image_index is empty
+
+    def advance(self, fed: Mapping[str, Any], tokens: Tensor) -> Step:
+        """Take in one pass: ``tokens`` are its ids [B, L] or embeddings [B, L, D], ``fed`` its named arguments."""
+        ids = fed.get("input_ids")
+        cache = fed.get("past_key_values")
+        past = self._past_length(cache, tokens.shape[1])
+        return self._take(tokens.shape[0], tokens.shape[1], past, ids, fed.get("attention_mask"), tokens.device)
+
+    def advance_from_attention(self, query: Tensor, key: Tensor, fed: Mapping[str, Any]) -> Step:
+        """The same for a model whose cache is not known, from the shapes of its first attention call."""
+        batch, length = query.shape[0], query.shape[-2]
+        past = key.shape[-2] - length
+        return self._take(batch, length, past, fed.get("input_ids"), fed.get("attention_mask"), query.device)
+
+    def _take(self, batch: int, length: int, past: int, ids: Tensor | None, mask: Any, device: torch.device) -> Step:
+        repeats = past == 0 and self._repeats(ids)
+        generated = repeats or (past > 0 and length == 1 and self.image_index is not None)
+        self.seen = past + length
+        self._ids = ids if past == 0 else None
+        query_index = None
+        if isinstance(mask, Tensor) and mask.dim() == 2 and length > 1:
+            last = mask.shape[1] - 1 - mask.flip(1).to(torch.int64).argmax(1)
+            query_index = (last - (mask.shape[1] - length)).to(device)
+        if not generated:
+            self._locate(batch, length, past, ids, device)
+            if isinstance(mask, Tensor) and mask.dim() == 2:
+                self.valid_tokens = mask.to(torch.int64).sum(1).to(device)
+            else:
+                self.valid_tokens = torch.full((batch,), self.seen, dtype=torch.int64, device=device)
+        return Step("generated" if generated else "prompt", batch, length, self.seen, query_index, device)
+
+    def _locate(self, batch: int, length: int, past: int, ids: Tensor | None, device: torch.device) -> None:
+        """Find the image keys once per prompt: the one moment at which the host reads from the device."""
+        self.missing = None
+        if self._given is not None:
+            index = self._given.to(device)
+            if index.shape[0] not in (1, batch):
+                raise InvalidInputError(
+                    f"image_positions has {index.shape[0]} rows, the prompt has a batch of {batch}. Give one row per "
+                    "sequence, padded with -1."
+                )
+            if int(index.max()) >= past + length or int(index.min()) < -1:
+                raise InvalidInputError(
+                    f"image_positions reaches from {int(index.min())} to {int(index.max())}, the prompt has "
+                    f"{past + length} tokens. Positions count from 0; -1 stands for none."
+                )
+            self.image_index = index.expand(batch, -1).contiguous()
+            return
+        known = self.image_index if past > 0 else None
+        found: Tensor | None = None
+        if ids is not None:
+            try:
+                found = self._adapter.image_positions(ids).to(device)
+            except ImageTokenError as error:
+                self.missing = error
+        else:
+            self.missing = ImageTokenError(
+                "the model was called with embeddings, which do not show where the image tokens are. Give "
+                "image_positions=, the key positions [batch, image tokens]."
+            )
+        if found is not None and past > 0:
+            found = torch.where(found < 0, found, found + past)
+        parts = [part for part in (known, found) if part is not None]
+        if parts:
+            self.image_index = torch.cat(parts, dim=1)
+        else:
+            self.image_index = torch.empty((batch, 0), dtype=torch.int64, device=device)
+        if self.image_index.shape[1]:
+            self.missing = None
+
+    def _past_length(self, cache: Any, fed: int) -> int:
+        if cache is None or not hasattr(cache, "get_seq_length"):
+            return 0
+        known = self._cache() if self._cache is not None else None
+        length = cache.get_seq_length()
+        if not isinstance(length, int):
+            # A static cache counts on the device. Ask it when a prompt is fed, then count along without waiting.
+            length = self.seen if known is cache and fed == 1 else int(length)
+        self._cache = weakref.ref(cache)
+        return length
+
+    def _repeats(self, ids: Tensor | None) -> bool:
+        """Whether these ids are the last ones plus one token, as generation without a cache feeds them."""
+        before = self._ids
+        if ids is None or before is None or ids.shape != (before.shape[0], before.shape[1] + 1):
+            return False
+        return torch.equal(ids[:, :-1], before)
+
+
+def _as_index(positions: ImagePositions) -> Tensor:
+    """Positions as [B, M] int64; a boolean mask [B, tokens] is turned into positions padded with -1."""
+    index = torch.as_tensor(positions)
+    index = index[None] if index.dim() == 1 else index
+    if index.dim() != 2 or index.numel() == 0 or index.is_floating_point():
+        raise InvalidInputError(
+            f"image_positions must be integers [batch, image tokens] or a mask [batch, tokens], got "
+            f"{tuple(index.shape)} {index.dtype}"
+        )
+    if index.dtype == torch.bool:
+        rows = [row.nonzero().flatten() for row in index]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)
+    return index.to(torch.int64)

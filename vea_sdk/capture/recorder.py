@@ -1,0 +1,121 @@
+"""Device buffers that hold the captured rows, one per layer, written by the kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from vea_sdk import ops
+from vea_sdk.capture.call import AttentionCall, row_from_weights
+from vea_sdk.capture.prompt import Step
+
+_FIRST_CAPACITY = 16  # rows; doubled when generation outgrows it
+
+
+class Recorder:
+    """Rows [capacity, batch, image tokens] per layer, each on the device its layer runs on."""
+
+    def __init__(self, layers: Sequence[int], top_k: int | None) -> None:
+        self.layers = tuple(layers)
+        self.top_k = top_k
+        self.rows = 0  # rows in use; the last one may still be filling
+        self._scores: dict[int, Tensor] = {}
+        self._masks: dict[int, Tensor] = {}
+        self._index: Tensor | None = None
+        self._shifted: dict[tuple[int, torch.device], Tensor] = {}
+
+    def start(self, index: Tensor) -> None:
+        """Forget the rows of an earlier prompt; ``index`` [B, M] are the key positions of the image tokens."""
+        self._index = index
+        self._shifted.clear()
+        self._scores.clear()
+        self._masks.clear()
+        self.rows = 0
+
+    def next_row(self) -> None:
+        self.rows += 1
+
+    def read_call(self, layer: int, call: AttentionCall, step: Step) -> None:
+        """Compute one row from query and keys, straight into the buffer."""
+        keys = call.key.shape[-2]
+        index = self._index_for(step.seen - keys, call.key.device)
+        with torch.no_grad():
+            result = ops.image_attention(
+                call.query,
+                call.key,
+                index,
+                None if step.query_index is None else step.query_index.to(call.query.device),
+                scale=call.scale,
+                key_stop=_moved(step.key_stop(keys), call.key) if call.causal and call.mask is None else None,
+                mask=call.mask,
+                softcap=call.softcap,
+                window=call.window,
+                sinks=call.sinks,
+                position_bias=call.position_bias,
+                out=self._slot(layer, call.key.device),
+                top_k=self.top_k,
+            )
+        if self.top_k is not None:
+            self._masks[layer][self.rows - 1] = result[1]
+
+    def read_weights(self, layer: int, weights: Tensor, step: Step) -> None:
+        """Take one row from weights that an eager attention returned."""
+        index = self._index_for(step.seen - weights.shape[-1], weights.device)
+        with torch.no_grad():
+            row = row_from_weights(weights, index, _moved(step.query_index, weights))
+            self._slot(layer, weights.device).copy_(row)
+            if self.top_k is not None:
+                self._masks[layer][self.rows - 1] = ops.topk_mask(row, self.top_k)
+
+    def scores(self) -> Tensor:
+        """All rows as [layers, batch, rows, M] float32 on the first layer's device."""
+        return _stack([self._scores[layer] for layer in self.layers], self.rows)
+
+    def masks(self) -> Tensor:
+        """The top-k masks, same shape as ``scores``."""
+        return _stack([self._masks[layer] for layer in self.layers], self.rows)
+
+    def complete(self) -> bool:
+        return self.rows > 0 and all(layer in self._scores for layer in self.layers)
+
+    def _index_for(self, dropped: int, device: torch.device) -> Tensor:
+        """Key positions inside this call: a sliding cache has dropped its first ``dropped`` keys."""
+        assert self._index is not None
+        dropped = max(dropped, 0)
+        found = self._shifted.get((dropped, device))
+        if found is None:
+            if dropped:
+                self._shifted = {key: kept for key, kept in self._shifted.items() if key[0] == 0}
+            found = (self._index - dropped).clamp(min=-1).to(device)
+            self._shifted[(dropped, device)] = found
+        return found
+
+    def _slot(self, layer: int, device: torch.device) -> Tensor:
+        """The zeroed row [B, M] that belongs to this layer and pass."""
+        assert self._index is not None
+        buffer = self._scores.get(layer)
+        if buffer is None or buffer.shape[0] < self.rows:
+            capacity = max(_FIRST_CAPACITY, 2 * self.rows) if self.rows > 1 else 1
+            shape = (capacity, *self._index.shape)
+            self._scores[layer] = _grown(buffer, shape, torch.float32, device)
+            if self.top_k is not None:
+                self._masks[layer] = _grown(self._masks.get(layer), shape, torch.bool, device)
+        return self._scores[layer][self.rows - 1]
+
+
+def _grown(buffer: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    grown = torch.zeros(shape, dtype=dtype, device=device)
+    if buffer is not None:
+        grown[: buffer.shape[0]] = buffer
+    return grown
+
+
+def _stack(buffers: Sequence[Tensor], rows: int) -> Tensor:
+    device = buffers[0].device
+    return torch.stack([buffer[:rows].to(device) for buffer in buffers]).transpose(1, 2)
+
+
+def _moved(tensor: Tensor | None, like: Tensor) -> Tensor | None:
+    return None if tensor is None else tensor.to(like.device)
