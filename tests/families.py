@@ -312,6 +312,9 @@ def gemma3() -> TinyFamily:
         initializer_range=WEIGHT_STD,
     )
     model = seeded(hf.Gemma3ForConditionalGeneration, config)
+    # Transformers starts this projection at zero, which would make all image tokens alike.
+    projection = model.model.multi_modal_projector.mm_input_projection_weight
+    torch.nn.init.normal_(projection, std=WEIGHT_STD, generator=torch.Generator().manual_seed(0))
     return TinyFamily("gemma3", model, processor, tokenizer.image_token_id)
 
 
