@@ -110,6 +110,12 @@ class SdpaTap(TorchFunctionMode):
         self._observer = observer
         self._module = module
 
+    def open(self) -> None:
+        self.__enter__()  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:

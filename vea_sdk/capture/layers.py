@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from vea_sdk import profiles
 from vea_sdk.adapters import Adapter
 from vea_sdk.errors import LayerError
 
-LayerSelection = str | int | Sequence[int] | tuple[float, float]
+LayerSelection = str | int | Sequence[int] | Sequence[float]
 
 
 def resolve_layers(selection: LayerSelection, adapter: Adapter) -> tuple[int, ...]:
@@ -34,10 +34,12 @@ def resolve_layers(selection: LayerSelection, adapter: Adapter) -> tuple[int, ..
             f"layers={selection!r} is not a selection. Give a list of layer numbers, a depth span such as (0.5, 1.0), "
             '"all" or "profiled".'
         )
+    elif isinstance(selection, int):
+        chosen = _listed([selection], available, depth)
     elif _is_span(selection):
         chosen = _span(selection, available, depth)
     else:
-        chosen = _listed([selection] if isinstance(selection, int) else selection, available, depth)
+        chosen = _listed(selection, available, depth)
     if not chosen:
         raise LayerError(f"layers={selection!r} names no layer. The model has {depth}: 0 to {depth - 1}.")
     return tuple(chosen)
@@ -47,7 +49,7 @@ def _is_span(selection: object) -> bool:
     return isinstance(selection, tuple) and len(selection) == 2 and any(isinstance(end, float) for end in selection)
 
 
-def _span(selection: Iterable[float], available: list[int], depth: int) -> list[int]:
+def _span(selection: Sequence[float], available: list[int], depth: int) -> list[int]:
     low, high = selection
     if not 0 <= low < high <= 1:
         raise LayerError(f"layers={selection!r}: a depth span runs from low to high with 0 <= low < high <= 1.")
@@ -55,7 +57,7 @@ def _span(selection: Iterable[float], available: list[int], depth: int) -> list[
     return [layer for layer in available if first <= layer < stop]
 
 
-def _listed(selection: Sequence[int], available: list[int], depth: int) -> list[int]:
+def _listed(selection: Sequence[int] | Sequence[float], available: list[int], depth: int) -> list[int]:
     for layer in selection:
         if isinstance(layer, bool) or not hasattr(layer, "__index__"):
             raise LayerError(f"layers={selection!r}: {layer!r} is not a layer number.")

@@ -20,7 +20,8 @@ class Recorder:
     def __init__(self, layers: Sequence[int], top_k: int | None) -> None:
         self.layers = tuple(layers)
         self.top_k = top_k
-        self.rows = 0  # rows in use; the last one may still be filling
+        self.generated: list[int] = []  # per row, the generated tokens up to its query (0 = last prompt token)
+        self.sink_layers: set[int] = set()
         self._scores: dict[int, Tensor] = {}
         self._masks: dict[int, Tensor] = {}
         self._index: Tensor | None = None
@@ -32,13 +33,21 @@ class Recorder:
         self._shifted.clear()
         self._scores.clear()
         self._masks.clear()
-        self.rows = 0
+        self.generated.clear()
 
-    def next_row(self) -> None:
-        self.rows += 1
+    def next_row(self, generated: int) -> None:
+        """Begin the row of the last prompt token (0) or of the n-th generated one."""
+        self.generated.append(generated)
+
+    @property
+    def rows(self) -> int:
+        """Rows in use; the last one may still be filling."""
+        return len(self.generated)
 
     def read_call(self, layer: int, call: AttentionCall, step: Step) -> None:
         """Compute one row from query and keys, straight into the buffer."""
+        if call.sinks is not None:
+            self.sink_layers.add(layer)
         keys = call.key.shape[-2]
         index = self._index_for(step.seen - keys, call.key.device)
         with torch.no_grad():

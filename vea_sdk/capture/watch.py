@@ -1,0 +1,212 @@
+"""Hooks on the model: which pass runs, which layer, and what it attends to."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from vea_sdk.adapters import Adapter
+from vea_sdk.capture import interception
+from vea_sdk.capture.call import AttentionCall
+from vea_sdk.capture.prompt import PromptTracker, Step
+from vea_sdk.capture.recorder import Recorder
+from vea_sdk.errors import CaptureError
+
+Queries = Literal["last", "generated", "all"]
+
+
+class StopForward(Exception):  # noqa: N818 - a signal that ends a forward pass, not an error
+    """Raised inside the deepest selected layer once it is read, when only the rows are wanted."""
+
+
+class Watch:
+    """While open, follows the passes of one model and writes the wanted rows into a recorder.
+
+    The state here belongs to the thread that opened it: hooks fire in every thread that runs the model, and return at
+    once in those that did not open this watch.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        adapter: Adapter,
+        layers: tuple[int, ...],
+        queries: Queries,
+        prompt: PromptTracker,
+        recorder: Recorder,
+        stop_early: bool,
+    ) -> None:
+        self._model = model
+        self._decoder = adapter.decoder
+        modules = adapter.attention_modules()
+        self._layer_of = {modules[layer]: layer for layer in layers}
+        self._stop_after = modules[layers[-1]] if stop_early else None
+        self._queries = queries
+        self._prompt = prompt
+        self._recorder = recorder
+        self._handles: list[RemovableHandle] = []
+        self._taps: list[interception.SdpaTap] = []
+        self._opened = False
+        self._outer: dict[str, Any] = {}  # named arguments of the running outermost call
+        self._fed: dict[str, Any] = {}  # the same of the decoder's call, with the outer ids and padding
+        self._step: Step | None = None
+        self._current: nn.Module | None = None  # attention module between its pre- and post-hook
+        self._read: str | None = None  # where that module was read
+        self._generated = 0
+
+    # -- opening and closing
+
+    def open(self) -> None:
+        """Attach; whatever was attached is taken away again when that fails halfway."""
+        if self._opened:
+            raise CaptureError("this session is already open; call vea.capture() again for another one.")
+        self._opened = True
+        interception.acquire()
+        try:
+            interception.ACTIVE.set((*interception.ACTIVE.get(), self))
+            self._hook(self._model, self._enter_model, self._leave_model)
+            if self._decoder is not self._model:
+                self._hook(self._decoder, self._enter_decoder, None)
+            for module in self._layer_of:
+                self._hook(module, self._enter_attention, self._leave_attention)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Detach, and restore every attribute that was touched."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        while self._taps:  # left open only when the forward pass was torn down from outside
+            self._taps.pop().close()
+        self._outer, self._fed, self._step, self._current = {}, {}, None, None
+        interception.ACTIVE.set(tuple(watch for watch in interception.ACTIVE.get() if watch is not self))
+        if self._opened:
+            self._opened = False
+            interception.release()
+
+    def _hook(self, module: nn.Module, enter: Callable[..., None], leave: Callable[..., None] | None) -> None:
+        names = tuple(inspect.signature(module.forward).parameters)
+        self._handles.append(module.register_forward_pre_hook(partial(enter, names), with_kwargs=True))
+        if leave is not None:
+            self._handles.append(module.register_forward_hook(leave, always_call=True))
+
+    # -- hooks: which pass, which layer
+
+    def _here(self) -> bool:
+        """Whether this watch belongs to the running thread; another thread may run the same model."""
+        return any(watch is self for watch in interception.ACTIVE.get())
+
+    def _enter_model(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        if not self._here():
+            return
+        self._outer = _named(names, args, kwargs)
+        self._step = None
+        if self._decoder is module:
+            self._begin(names, self._outer)
+
+    def _leave_model(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self._here():
+            self._outer, self._step = {}, None
+
+    def _enter_decoder(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        if self._here():
+            self._begin(names, _named(names, args, kwargs))
+
+    def _begin(self, names: tuple[str, ...], fed: Mapping[str, Any]) -> None:
+        """Start a pass of the decoder. The outer call knows ids and padding, the inner one what is really fed."""
+        self._fed = {**fed}
+        for name in ("input_ids", "attention_mask"):
+            if self._outer.get(name) is not None:
+                self._fed[name] = self._outer[name]
+        embeds, ids = fed.get("inputs_embeds"), fed.get("input_ids")
+        tokens = embeds if isinstance(embeds, Tensor) else ids
+        if "past_key_values" in names and isinstance(tokens, Tensor):
+            self._take(self._prompt.advance(self._fed, tokens))
+        else:
+            self._step = None  # a cache of its own kind: the first attention call will tell
+
+    def _take(self, step: Step) -> None:
+        self._step = step
+        if step.kind == "prompt":
+            assert self._prompt.image_index is not None
+            self._recorder.start(self._prompt.image_index)
+            self._generated = 0
+        else:
+            self._generated += 1
+        if self._wanted(step):
+            self._recorder.next_row(generated=self._generated)
+
+    def _wanted(self, step: Step) -> bool:
+        return self._queries == "all" or (self._queries == "generated") == (step.kind == "generated")
+
+    def _enter_attention(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        if not self._here() or (self._step is not None and not self._wanted(self._step)):
+            return
+        self._current, self._read = module, None
+        if not interception.uses_interface(module):
+            tap = interception.SdpaTap(self, module)
+            tap.open()
+            self._taps.append(tap)
+
+    def _leave_attention(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self._current is not module or not self._here():
+            return
+        self._current = None
+        if self._taps:
+            self._taps.pop().close()
+        if self._read is None and output is not None:
+            raise CaptureError(
+                f"layer {self._layer_of[module]} ({type(module).__name__}) called neither Transformers' attention "
+                "functions nor torch.nn.functional.scaled_dot_product_attention, so its query and keys stayed hidden."
+            )
+
+    # -- taps: what the layer attends to
+
+    def watches(self, module: nn.Module) -> bool:
+        """Whether the running attention call belongs to a layer of this watch."""
+        return module is self._current
+
+    def read_call(self, module: nn.Module, call: AttentionCall, source: str) -> None:
+        """Read one row from query and keys."""
+        if source == "sdpa" and self._read == "interface":
+            return  # the very call that Transformers' function makes inside
+        step = self._step_to_read(module, call.query, call.key, source)
+        if step is not None:
+            self._recorder.read_call(self._layer_of[module], call, step)
+            self._finish(module)
+
+    def read_weights(self, module: nn.Module, weights: Tensor, key: Tensor) -> None:
+        """Read one row from the weights of an eager attention."""
+        step = self._step_to_read(module, weights[..., :1], key, "interface")
+        if step is not None:
+            self._recorder.read_weights(self._layer_of[module], weights, step)
+            self._finish(module)
+
+    def _step_to_read(self, module: nn.Module, query: Tensor, key: Tensor, source: str) -> Step | None:
+        """The running pass, or None when this row is not wanted or has no image token to look at."""
+        if self._read is not None:
+            raise CaptureError(
+                f"layer {self._layer_of[module]} ({type(module).__name__}) computes attention twice in one pass; "
+                "which of the two looks at the image is not known."
+            )
+        self._read = source
+        if self._step is None:
+            self._take(self._prompt.advance_from_attention(query, key, self._fed))
+        assert self._step is not None
+        index = self._prompt.image_index
+        return self._step if self._wanted(self._step) and index is not None and index.shape[1] else None
+
+    def _finish(self, module: nn.Module) -> None:
+        if module is self._stop_after:
+            raise StopForward
+
+
+def _named(names: tuple[str, ...], args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {**dict(zip(names, args, strict=False)), **kwargs}
