@@ -78,9 +78,7 @@ def raster(rows: int, cols: int, first_token: int = 0, row_stride: int | None = 
     return first_token + (row_stride or cols) * np.arange(rows)[:, None] + np.arange(cols)[None, :]
 
 
-def tile_mosaic(
-    tile_rows: int, tile_cols: int, rows: int, cols: int, first_token: int = 0
-) -> NDArray[np.int64]:
+def tile_mosaic(tile_rows: int, tile_cols: int, rows: int, cols: int, first_token: int = 0) -> NDArray[np.int64]:
     """Token numbers of tiles in raster order, each a raster of rows × cols tokens, put together into one
     grid: [tile_rows·rows, tile_cols·cols]."""
     tokens = first_token + np.arange(tile_rows * tile_cols * rows * cols)

@@ -36,8 +36,7 @@ class Gemma3Adapter(Adapter):
         block = per_side * per_side
         pictures = [c.resized_to(size_option(processor, "size")) for c in (Canvas.of(original_size), *crops)]
         grids = tuple(
-            canvas.grid(raster(per_side, per_side, first_token=i * block))
-            for i, canvas in enumerate(pictures)
+            canvas.grid(raster(per_side, per_side, first_token=i * block)) for i, canvas in enumerate(pictures)
         )
         return ImageLayout(original_size, pictures[0].size, pictures[0].region, block * len(grids), grids)
 

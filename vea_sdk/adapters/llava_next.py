@@ -43,12 +43,14 @@ class LlavaNextAdapter(Adapter):
         rows, cols = side * (height // vision.image_size), side * (width // vision.image_size)
         cut_rows, cut_cols = padding_tokens(seen_size, rows, cols)
         rows, cols = rows - 2 * cut_rows, cols - 2 * cut_cols
-        patch = vision.patch_size
-        unpadded = mosaic.cropped(cut_rows * patch, cut_cols * patch, rows * patch, cols * patch)
-        tiles = unpadded.grid(raster(rows, cols, first_token=side * side, row_stride=cols + 1))
+        grids = [base]
+        if rows and cols:  # a hairline picture can lose every token but the line ends
+            patch = vision.patch_size
+            unpadded = mosaic.cropped(cut_rows * patch, cut_cols * patch, rows * patch, cols * patch)
+            grids.insert(0, unpadded.grid(raster(rows, cols, first_token=side * side, row_stride=cols + 1)))
 
         n_tokens = side * side + rows * (cols + 1)
-        return ImageLayout(original_size, mosaic.size, mosaic.region, n_tokens, (tiles, base))
+        return ImageLayout(original_size, mosaic.size, mosaic.region, n_tokens, tuple(grids))
 
 
 def fit_and_pad(picture: Canvas, height: int, width: int) -> Canvas:

@@ -45,11 +45,7 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     }
     if len(found) == 1:
         return next(iter(found.values()))
-    detail = (
-        f"several stacks of attention blocks ({', '.join(found)})"
-        if found
-        else "no stack of attention blocks"
-    )
+    detail = f"several stacks of attention blocks ({', '.join(found)})" if found else "no stack of attention blocks"
     raise UnsupportedModelError(
         f"{type(model).__name__} has {detail}, so its decoder layers cannot be told. Subclass "
         "vea_sdk.adapters.Adapter, return the layers from attention_modules(), and pass the adapter."

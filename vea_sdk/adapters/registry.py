@@ -67,9 +67,7 @@ def _load_entry_points() -> None:
         try:
             register(entry_point.load())
         except Exception as error:  # a broken package must not take the other architectures down with it
-            warnings.warn(
-                f"The adapter {entry_point.name} ({entry_point.value}) was not loaded: {error}", stacklevel=3
-            )
+            warnings.warn(f"The adapter {entry_point.name} ({entry_point.value}) was not loaded: {error}", stacklevel=3)
 
 
 for _cls in (LlavaAdapter, LlavaNextAdapter, QwenVLAdapter, Gemma3Adapter, InternVLAdapter):
