@@ -1,0 +1,22 @@
+"""Scores → evidence map → pictures: the stages of the method, pure functions with the paper's names."""
+
+from vea_sdk.evidence.denoise import denoise
+from vea_sdk.evidence.highlight import highlight
+from vea_sdk.evidence.images import load_image
+from vea_sdk.evidence.maps import build_map, layout_map
+from vea_sdk.evidence.normalize import normalize
+from vea_sdk.evidence.overlay import overlay
+from vea_sdk.evidence.result import Evidence
+from vea_sdk.evidence.smooth import smooth
+
+__all__ = [
+    "Evidence",
+    "build_map",
+    "denoise",
+    "highlight",
+    "layout_map",
+    "load_image",
+    "normalize",
+    "overlay",
+    "smooth",
+]

@@ -1,0 +1,140 @@
+"""Scores → evidence map: the three steps in a row, for one grid or for all grids of a picture."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+
+from vea_sdk.adapters.geometry import ImageLayout, PatchGrid
+from vea_sdk.errors import GeometryError, InvalidInputError
+from vea_sdk.evidence.arrays import ArrayT, like, to_tensor
+from vea_sdk.evidence.denoise import denoise as denoise_grid
+from vea_sdk.evidence.normalize import normalize
+from vea_sdk.evidence.smooth import expand, sigma_in_pixels, smoothing_matrix
+from vea_sdk.evidence.smooth import smooth as smooth_grid
+
+Canvas = Literal["original", "input"]
+"""The picture as the user gave it, or the cropped, padded and resized one that the model saw."""
+
+
+def build_map(
+    scores: ArrayT,
+    grid_size: tuple[int, int],
+    image_hw: tuple[int, int],
+    lam: float = 10.0,
+    sigma: float = 0.5,
+    denoise: bool = True,
+    smooth: bool = True,
+) -> ArrayT:
+    """ẽ = normalize(smooth(denoise(e))) (arXiv 2510.17771, Eqs. 2 and 3).
+
+    Args:
+        scores: [rows · cols] in raster order, numpy or torch.
+        grid_size: (rows, cols).
+        image_hw: (height, width) of the map in pixels.
+        lam: λ of :func:`denoise`.
+        sigma: σ of :func:`smooth`.
+        denoise: False skips Eq. 2.
+        smooth: False only upsamples.
+
+    Returns:
+        [height, width] in [0, 1], the same kind of array.
+
+    Raises:
+        GeometryError: the number of scores is not rows · cols.
+        NaNAttentionError: the scores hold NaN.
+    """
+    rows, cols = grid_size
+    values = to_tensor("scores", scores)
+    if values.numel() != rows * cols:
+        raise GeometryError(
+            f"{values.numel()} scores do not fill a grid of {rows} x {cols} = {rows * cols} patches. Pass the scores "
+            "of one picture, without separators, and its own grid_size."
+        )
+    cells = values.reshape(rows, cols)
+    if denoise:
+        cells = denoise_grid(cells, lam)
+    return like(normalize(smooth_grid(cells, image_hw, sigma if smooth else 0.0)), scores)
+
+
+def layout_map(
+    scores: ArrayT,
+    layout: ImageLayout,
+    lam: float = 10.0,
+    sigma: float = 0.5,
+    denoise: bool = True,
+    smooth: bool = True,
+    canvas: Canvas = "original",
+) -> ArrayT:
+    """ẽ = normalize(Σ_g By(g) · denoise(E(g)) / cell area(g) · Bx(g)ᵀ), over the grids g of one picture.
+
+    Attention is treated as a density: a token's score is spread evenly over its box, and the densities of all grids
+    (tiles, thumbnail, crops) add up. For a single grid over the whole picture this is :func:`build_map`.
+
+    Args:
+        scores: [n_tokens] of one picture, separators included, numpy or torch.
+        layout: how the picture became tokens.
+        lam: λ of :func:`denoise`, applied to each grid.
+        sigma: σ of :func:`smooth`.
+        denoise: False skips Eq. 2.
+        smooth: False only upsamples.
+        canvas: ``"original"``: the map of the picture as given; ``"input"``: of the canvas the model saw.
+
+    Returns:
+        [height, width] of the canvas in [0, 1], the same kind of array.
+
+    Raises:
+        GeometryError: the number of scores is not ``layout.n_tokens``.
+        NaNAttentionError: the scores hold NaN.
+    """
+    values = to_tensor("scores", scores, ndim=1)
+    if len(values) != layout.n_tokens:
+        raise GeometryError(
+            f"{len(values)} scores do not match the layout's {layout.n_tokens} tokens ({layout}). Pass the scores of "
+            "this one picture, separators included."
+        )
+    height, width = canvas_size(layout, canvas)
+    sigma_px = sigma_in_pixels(sigma if smooth else 0.0, height, width)
+    pixels = values.new_zeros(height, width)
+    for grid in layout.grids:
+        cells = values[torch.from_numpy(grid.token_index.copy()).to(values.device)]
+        if denoise:
+            cells = denoise_grid(cells, lam)
+        # Relative to the first grid: a common factor is normalised away, and a single grid keeps its very numbers.
+        x0, y0, x1, y1 = on_canvas(grid.region, layout, canvas)
+        by = smoothing_matrix(grid.rows, height, sigma_px, *_snapped(y0, y1, height))
+        bx = smoothing_matrix(grid.cols, width, sigma_px, *_snapped(x0, x1, width))
+        pixels += expand(cells * (_cell_area(layout.grids[0]) / _cell_area(grid)), by, bx)
+    return like(normalize(pixels), scores)
+
+
+def canvas_size(layout: ImageLayout, canvas: Canvas) -> tuple[int, int]:
+    """(height, width) in pixels."""
+    if canvas not in ("original", "input"):
+        raise InvalidInputError(f'canvas={canvas!r} is unknown. Choose "original" or "input".')
+    return layout.original_size if canvas == "original" else layout.input_size
+
+
+def on_canvas(
+    box: tuple[float, float, float, float], layout: ImageLayout, canvas: Canvas
+) -> tuple[float, float, float, float]:
+    """A box in original pixels, in pixels of the canvas."""
+    if canvas == "original":
+        return box
+    (left, top, right, bottom), (height, width) = layout.input_region, layout.input_size
+    scale_x, scale_y = width / (right - left), height / (bottom - top)
+    x0, y0, x1, y1 = box
+    return (x0 - left) * scale_x, (y0 - top) * scale_y, (x1 - left) * scale_x, (y1 - top) * scale_y
+
+
+def _cell_area(grid: PatchGrid) -> float:
+    x0, y0, x1, y1 = grid.region
+    return (x1 - x0) * (y1 - y0) / (grid.rows * grid.cols)
+
+
+def _snapped(start: float, stop: float, size: int) -> tuple[float, float]:
+    """Edges that miss the picture's by a rounding error are the picture's."""
+    near = np.isclose([start, stop], [0.0, size], rtol=0, atol=1e-6)
+    return (0.0 if near[0] else start), (float(size) if near[1] else stop)

@@ -1,0 +1,66 @@
+"""A heat map for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from vea_sdk.adapters.geometry import Box
+from vea_sdk.evidence.colours import inferno
+from vea_sdk.evidence.highlight import brightness, check_size
+from vea_sdk.evidence.images import to_rgb
+
+OPACITY = 0.8
+"""Of the colours where the map is 1: the picture still shows through."""
+
+_SHADOW = 0.4
+"""The brightness that colours keep over black: ink stays dark in a hot region, and a dark picture still glows."""
+
+
+def overlay(image: Image.Image, pixel_map: NDArray[Any] | Tensor, boxes: Sequence[Box] = ()) -> Image.Image:
+    """pixel' = (1 − a) · pixel + a · colour(ẽ) · (0.4 + 0.6 · luminance), a = 0.8 · ẽ: hot where the model looked.
+
+    The opacity a rises with the map, so what the model ignored keeps its pixels; the picture's luminance shades the
+    colours, so what it looked at stays readable.
+
+    Args:
+        image: a PIL picture.
+        pixel_map: [H, W] in [0, 1] of the picture's size, numpy or torch.
+        boxes: (x0, y0, x1, y1) in pixels, outlined on top.
+
+    Returns:
+        A new RGB picture.
+
+    Raises:
+        InvalidInputError: map and picture differ in size, or the map leaves [0, 1].
+    """
+    heat = brightness(pixel_map, alpha=0.0)
+    check_size((image.height, image.width), heat)
+    values = heat.cpu().numpy().astype(np.float32, copy=False)
+    picture = to_rgb(image)
+    colours = np.take(inferno(), np.rint(255 * values).astype(np.uint8), axis=0)
+    luminance = np.asarray(picture.convert("L"), dtype=np.float32) / 255
+    colours *= (_SHADOW + (1 - _SHADOW) * luminance)[..., None]
+    pixels = np.asarray(picture, dtype=np.float32)
+    blended = pixels + (OPACITY * values)[..., None] * (colours - pixels)
+    result = Image.fromarray(np.rint(blended).astype(np.uint8))
+    _outline(result, boxes)
+    return result
+
+
+def _outline(image: Image.Image, boxes: Sequence[Box]) -> None:
+    """White lines with a dark rim, seen on any picture."""
+    draw = ImageDraw.Draw(image)
+    width = max(1, round(min(image.size) / 250))
+    for box in boxes:
+        x0, y0, x1, y1 = (round(edge) for edge in box)
+        x1, y1 = max(x0, x1 - 1), max(y0, y1 - 1)  # PIL draws the last pixel too
+        draw.rectangle((x0, y0, x1, y1), outline="black", width=3 * width)
+        inner = (x0 + width, y0 + width, x1 - width, y1 - width)
+        if inner[2] > inner[0] and inner[3] > inner[1]:
+            draw.rectangle(inner, outline="white", width=width)
