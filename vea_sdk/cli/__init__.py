@@ -1,0 +1,5 @@
+"""The command ``vea``."""
+
+from vea_sdk.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,87 @@
+"""``vea ask`` and ``vea attend``: a picture, a question, a model of your own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vea_sdk import pipeline
+from vea_sdk.cli.output import JsonFlag, OutFolder, parse_layers, progress, report, save_picture, seconds
+from vea_sdk.evidence import Evidence
+
+ImageArgument = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Picture file.")]
+QuestionArgument = Annotated[str, typer.Argument(help="Question about the picture.")]
+ModelOption = Annotated[str, typer.Option("--model", help="Checkpoint folder or hub name.")]
+LayersOption = Annotated[
+    str, typer.Option("--layers", help="profiled, all, numbers such as 18,22,24, or a depth span 0.5:1.0.")
+]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="Such as cpu or cuda:0; by default CUDA if any.")]
+DtypeOption = Annotated[str, typer.Option("--dtype", help="Such as bfloat16; auto is the checkpoint's own.")]
+
+
+def ask(
+    image: ImageArgument,
+    question: QuestionArgument,
+    model: ModelOption,
+    layers: LayersOption = "profiled",
+    mode: Annotated[str, typer.Option("--mode", help="highlight, or none to ask once.")] = "highlight",
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 64,
+    device: DeviceOption = None,
+    dtype: DtypeOption = "auto",
+    out: OutFolder = Path("vea-output"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Ask MODEL about IMAGE, highlight where it looked, and ask again."""
+    if mode not in ("highlight", "none"):
+        raise typer.BadParameter(f"{mode!r} is unknown: highlight or none.", param_hint="--mode")
+    vlm = _load(model, layers, device, dtype)
+    with progress("asking"):
+        answer = vlm.ask(image, question, mode=mode, max_new_tokens=max_new_tokens)  # type: ignore[arg-type]
+    evidence = answer.evidence
+    assert isinstance(evidence, Evidence)
+    fields: dict[str, Any] = {
+        "question": question,
+        "baseline": answer.baseline,
+        "answer": answer.text,
+        "mode": mode,
+    }
+    fields |= _shown(evidence, image, out, highlighted=mode == "highlight")
+    report(fields | {"timings": seconds(answer.timings)}, as_json)
+
+
+def attend(
+    image: ImageArgument,
+    question: QuestionArgument,
+    model: ModelOption,
+    layers: LayersOption = "profiled",
+    top: Annotated[int, typer.Option("--top", min=0, help="How many patches to list.")] = 5,
+    device: DeviceOption = None,
+    dtype: DtypeOption = "auto",
+    out: OutFolder = Path("vea-output"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Show where MODEL looks in IMAGE before it answers; nothing is generated."""
+    vlm = _load(model, layers, device, dtype)
+    with progress("looking"):
+        evidence = vlm.attend(image, question)
+    fields: dict[str, Any] = {"question": question, "grid": list(evidence.grid)}
+    fields |= _shown(evidence, image, out, highlighted=True)
+    boxes = [[round(edge, 1) for edge in box] for box in evidence.top_patches(top)]
+    report(fields | {"top_patches": boxes}, as_json)
+
+
+def _load(model: str, layers: str, device: str | None, dtype: str) -> pipeline.VLM:
+    selection = parse_layers(layers)
+    with progress(f"loading {model}"):
+        return pipeline.load(model, device=device, dtype=dtype, layers=selection)
+
+
+def _shown(evidence: Evidence, image: Path, out: Path, highlighted: bool) -> dict[str, Any]:
+    """Layers and the written pictures, named after the picture asked about."""
+    fields: dict[str, Any] = {"layers": list(evidence.layers)}
+    fields["overlay"] = save_picture(evidence.overlay(), out, f"{image.stem}-overlay.png")
+    if highlighted:
+        fields["highlighted"] = save_picture(evidence.highlight(), out, f"{image.stem}-highlighted.png")
+    return fields

@@ -1,0 +1,310 @@
+"""From picture and question to evidence and answer: wrap → attend → ask."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, overload
+
+import torch
+from PIL import Image
+from torch import nn
+
+from vea_sdk import adapters
+from vea_sdk.adapters import Adapter
+from vea_sdk.capture import Session, can_stop_early
+from vea_sdk.capture.layers import LayerSelection, resolve_layers
+from vea_sdk.errors import CheckpointError, InvalidInputError, UnsupportedModelError
+from vea_sdk.evidence import Evidence
+from vea_sdk.evidence.images import MAX_PIXELS, ImageSource, load_image
+from vea_sdk.prompts import HIGHLIGHT_PROMPT, PLAIN_PROMPT
+
+Mode = Literal["none", "highlight"]
+Images = ImageSource | Sequence[ImageSource]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said, before and after it was shown its own evidence.
+
+    ``evidence`` is one per picture: a single one, or a list when several pictures were given, and so is
+    ``highlighted``, the pictures of the second question (None in mode "none"). ``timings`` are seconds per stage.
+    """
+
+    text: str
+    baseline: str
+    evidence: Evidence | list[Evidence]
+    mode: Mode
+    highlighted: Image.Image | list[Image.Image] | None = None
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+class VLM:
+    """A model and its processor, ready to be asked where it looks. Made by :func:`wrap` or :func:`load`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        processor: Any,
+        layers: LayerSelection = "profiled",
+        lam: float = 10.0,
+        sigma: float = 0.5,
+        alpha: float = 0.5,
+        plain_prompt: str = PLAIN_PROMPT,
+        highlight_prompt: str = HIGHLIGHT_PROMPT,
+        adapter: Adapter | type[Adapter] | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        for name, prompt in (("plain_prompt", plain_prompt), ("highlight_prompt", highlight_prompt)):
+            if "{question}" not in prompt:
+                raise InvalidInputError(f"{name}={prompt!r} has no place for the question: put {{question}} in it.")
+        self.model = model
+        self.processor = processor
+        self.adapter = adapter(model) if isinstance(adapter, type) else adapter or adapters.find(model)
+        self.layers = resolve_layers(layers, self.adapter)
+        self.lam = lam
+        self.sigma = sigma
+        self.alpha = alpha
+        self.plain_prompt = plain_prompt
+        self.highlight_prompt = highlight_prompt
+        self.max_pixels = max_pixels
+
+    @overload
+    def attend(self, image: ImageSource, question: str) -> Evidence: ...  # type: ignore[overload-overlap]
+    @overload
+    def attend(self, image: Sequence[ImageSource], question: str) -> list[Evidence]: ...
+    def attend(self, image: Images, question: str) -> Evidence | list[Evidence]:
+        """Where the model looks before it answers: e[i] = mean over the layers of a(l)[i] at the image tokens.
+
+        Runs the prompt only up to the deepest selected layer, without the language-model head and without a cache.
+
+        Args:
+            image: a path, picture or array; or a sequence of them, asked about together.
+            question: the question in plain words; it is put into ``plain_prompt``.
+
+        Returns:
+            One Evidence, or one per picture when a sequence was given.
+        """
+        pictures = self._pictures(image)
+        inputs = self._inputs(pictures, self.plain_prompt.format(question=question))
+        with torch.no_grad(), self._session(stop_early=can_stop_early(self.model)) as session:
+            self.model(**inputs, use_cache=False)
+        evidence = self._evidence(session, inputs, pictures, question)
+        return evidence[0] if _is_single(image) else evidence
+
+    def ask(
+        self,
+        image: Images,
+        question: str,
+        mode: Mode = "highlight",
+        max_new_tokens: int = 64,
+        **generate_kwargs: Any,
+    ) -> Answer:
+        """Ask, look where the model looked, highlight that, and ask again.
+
+        The evidence is read while the first answer is generated, so it costs no pass of its own. Mode "none" stops
+        after the first answer. ``generate_kwargs`` go to ``model.generate`` (greedy decoding unless told otherwise).
+        """
+        if mode not in get_args(Mode):
+            raise InvalidInputError(f'mode={mode!r} is unknown. Choose "none" or "highlight".')
+        generate_kwargs = {"do_sample": False, "max_new_tokens": max_new_tokens, **generate_kwargs}
+        clock = _Clock()
+        pictures = self._pictures(image)
+        inputs = self._inputs(pictures, self.plain_prompt.format(question=question))
+        clock.lap("prepare")
+        with self._session() as session:
+            baseline = self._generate(inputs, generate_kwargs)
+        clock.lap("baseline")
+        evidence = self._evidence(session, inputs, pictures, question)
+        single = _is_single(image)
+        shown = evidence[0] if single else evidence
+        if mode == "none":
+            clock.lap("evidence")
+            return Answer(baseline, baseline, shown, mode, timings=clock.laps)
+        highlighted = [one.highlight() for one in evidence]
+        clock.lap("evidence")
+        again = self._inputs(highlighted, self.highlight_prompt.format(question=question))
+        text = self._generate(again, generate_kwargs)
+        clock.lap("answer")
+        return Answer(text, baseline, shown, mode, highlighted[0] if single else highlighted, clock.laps)
+
+    def _pictures(self, image: Images) -> list[Image.Image]:
+        sources: Sequence[ImageSource] = [image] if _is_single(image) else image  # type: ignore[assignment, list-item]
+        if not sources:
+            raise InvalidInputError("no picture was given; pass at least one.")
+        return [load_image(source, max_pixels=self.max_pixels) for source in sources]
+
+    def _session(self, stop_early: bool = False) -> Session:
+        return Session(self.model, self.layers, "last", None, None, self.adapter, stop_early=stop_early)
+
+    def _inputs(self, pictures: Sequence[Image.Image], prompt: str) -> Any:
+        """Model inputs of one user turn, on the model's device and in its dtype."""
+        if _has_chat_template(self.processor):
+            content = [{"type": "image", "image": picture} for picture in pictures]
+            turn = {"role": "user", "content": [*content, {"type": "text", "text": prompt}]}
+            inputs = self.processor.apply_chat_template(
+                [turn], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+            )
+        else:
+            text = self.processor.image_token * len(pictures) + "\n" + prompt
+            inputs = self.processor(images=list(pictures), text=text, return_tensors="pt")
+        return inputs.to(_entry_device(self.model), dtype=next(self.model.parameters()).dtype)
+
+    def _generate(self, inputs: Mapping[str, Any], generate_kwargs: Mapping[str, Any]) -> str:
+        generated = self.model.generate(**inputs, **generate_kwargs)  # type: ignore[operator]
+        new = generated[:, inputs["input_ids"].shape[1] :]
+        return str(self.processor.batch_decode(new, skip_special_tokens=True)[0]).strip()
+
+    def _evidence(
+        self, session: Session, inputs: Mapping[str, Any], pictures: Sequence[Image.Image], question: str
+    ) -> list[Evidence]:
+        rows = session.attention[:, 0, 0].cpu().numpy()  # [layers, image tokens]
+        layouts = self.adapter.layouts(inputs, [(p.height, p.width) for p in pictures], self.processor)
+        evidence, first = [], 0
+        for picture, layout in zip(pictures, layouts, strict=True):
+            part = rows[:, first : first + layout.n_tokens]
+            first += layout.n_tokens
+            evidence.append(
+                Evidence(
+                    image=picture,
+                    question=question,
+                    scores=part.mean(0),
+                    layout=layout,
+                    layers=self.layers,
+                    layer_scores=part,
+                    lam=self.lam,
+                    sigma=self.sigma,
+                    alpha=self.alpha,
+                )
+            )
+        return evidence
+
+
+def wrap(
+    model: nn.Module,
+    processor: Any,
+    layers: LayerSelection = "profiled",
+    lam: float = 10.0,
+    sigma: float = 0.5,
+    alpha: float = 0.5,
+    **options: Any,
+) -> VLM:
+    """Wrap a loaded model and its processor. Nothing of the model is changed.
+
+    Args:
+        model: a VLM of Transformers, in any dtype, on any device or spread by ``device_map``.
+        processor: its processor.
+        layers: the layers to read: ``"profiled"``, ``"all"``, a list, or a depth span ``(0.5, 1.0)``.
+        lam: λ of the denoising (Eq. 2), a patch above λ times its highest neighbour is an outlier.
+        sigma: σ of the smoothing (Eq. 3), in shorter sides of the picture (pixels above 1).
+        alpha: α of the highlighting (Eq. 4), the brightness that unattended regions keep.
+        **options: ``plain_prompt``, ``highlight_prompt``, ``adapter``, ``max_pixels``; see :class:`VLM`.
+    """
+    return VLM(model, processor, layers, lam=lam, sigma=sigma, alpha=alpha, **options)
+
+
+_WRAP_OPTIONS = (
+    "layers",
+    "lam",
+    "sigma",
+    "alpha",
+    "plain_prompt",
+    "highlight_prompt",
+    "adapter",
+    "max_pixels",
+)
+
+
+def load(
+    checkpoint: str | Path,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | str = "auto",
+    **kwargs: Any,
+) -> VLM:
+    """Load a checkpoint folder or hub name with Transformers' Auto classes (safetensors only), and wrap it.
+
+    Args:
+        checkpoint: a folder written by ``save_pretrained``, or a name on the hub.
+        device: where to put the model; by default CUDA if there is one, else the CPU; not with ``device_map``.
+        dtype: a torch dtype, its name, or "auto" for the checkpoint's own.
+        **kwargs: options of :func:`wrap`; all others go to ``from_pretrained``.
+
+    Raises:
+        CheckpointError: when nothing can be loaded from there.
+        UnsupportedModelError: when it is no image-text-to-text model, or no adapter serves it.
+    """
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    options = {name: kwargs.pop(name) for name in _WRAP_OPTIONS if name in kwargs}
+    if device is not None and kwargs.get("device_map") is not None:
+        raise InvalidInputError(f"device={device!r} and device_map={kwargs['device_map']!r} exclude each other.")
+    _check_checkpoint(checkpoint)
+    try:
+        processor = AutoProcessor.from_pretrained(checkpoint)  # type: ignore[no-untyped-call]
+        model: nn.Module = AutoModelForImageTextToText.from_pretrained(
+            checkpoint, dtype=dtype, **{"use_safetensors": True, **kwargs}
+        )
+    except OSError as error:
+        raise CheckpointError(f"no model can be loaded from {str(checkpoint)!r}: {error}{_hint(error)}") from error
+    except ImportError as error:
+        raise CheckpointError(f"{str(checkpoint)!r} needs a package that is not installed: {error}") from error
+    except ValueError as error:
+        if "Unrecognized configuration class" not in str(error):
+            raise
+        raise UnsupportedModelError(
+            f"{str(checkpoint)!r} is not an image-text-to-text model of Transformers. Load it with its own class and "
+            "use vea.wrap(model, processor)."
+        ) from error
+    if kwargs.get("device_map") is None:
+        model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return wrap(model.eval(), processor, **options)
+
+
+def _hint(error: OSError) -> str:
+    """What Transformers' message leaves out: its video processors need torchvision, and so do processors with one."""
+    missing = importlib.util.find_spec("torchvision") is None
+    return "\nIts processor needs torchvision: pip install torchvision" if missing and "video" in str(error) else ""
+
+
+def _check_checkpoint(checkpoint: str | Path) -> None:
+    """Give a clear error for a folder without a model, before the hub is asked for a path."""
+    folder = Path(checkpoint)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise CheckpointError(f"{str(folder)!r} is no checkpoint: it holds no config.json.")
+    looks_like_path = isinstance(checkpoint, Path) or str(checkpoint).startswith((".", "/", "~"))
+    if not folder.is_dir() and (looks_like_path or str(checkpoint).count("/") > 1):
+        raise CheckpointError(f"there is no checkpoint folder {str(folder)!r}.")
+
+
+def _entry_device(model: nn.Module) -> torch.device:
+    """Where inputs go: beside the first weights; offloaded weights rest on meta, their hooks know where they compute."""
+    for parameter in model.parameters():
+        if parameter.device.type != "meta":
+            return parameter.device
+    hooks = (getattr(getattr(module, "_hf_hook", None), "execution_device", None) for module in model.modules())
+    return torch.device(next((device for device in hooks if device is not None), "cpu"))
+
+
+def _has_chat_template(processor: Any) -> bool:
+    tokenizer = getattr(processor, "tokenizer", None)
+    return bool(getattr(processor, "chat_template", None) or getattr(tokenizer, "chat_template", None))
+
+
+def _is_single(image: object) -> bool:
+    return not isinstance(image, Sequence) or isinstance(image, str)
+
+
+class _Clock:
+    """Seconds per stage, in order."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = now - self._last
+        self._last = now
