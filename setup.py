@@ -1,5 +1,145 @@
-"""Everything static stands in pyproject.toml; this file exists for the compiled extension."""
+"""Builds the compiled extension with ninja; everything static stands in pyproject.toml.
 
-from setuptools import setup
+VEA_CUDA=auto|0|1    the CUDA half: if nvcc is found (default), never, or fail without it
+VEA_CUDA_ARCHS="90"  the GPU architectures to build for, instead of all
+CXX, NVCC            the compilers
+"""
 
-setup()
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
+
+ROOT = Path(__file__).parent.resolve()
+CSRC = ROOT / "csrc"
+
+# One architecture per binary-compatible family, plus those with faster code of their own; PTX for what comes later.
+CUDA_ARCHS = ("75", "80", "86", "89", "90", "100", "110", "120")
+
+# The inner loops, once per instruction set: table, floats per vector, flags.
+CPU_TABLES = {"portable": ("kPortable", 8, "")}
+if platform.machine().lower() in ("x86_64", "amd64"):
+    CPU_TABLES["avx2"] = ("kAvx2", 8, "-mavx2 -mfma -mf16c")
+    CPU_TABLES["avx512"] = ("kAvx512", 16, "-mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -mf16c")
+
+
+def quoted(path: Path | str) -> str:
+    """A path as ninja wants it."""
+    return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+
+
+def find_nvcc() -> Path | None:
+    homes = [Path(os.environ[name]) / "bin" for name in ("CUDA_HOME", "CUDA_PATH") if name in os.environ]
+    for candidate in (os.environ.get("NVCC"), *homes, None, "/usr/local/cuda/bin"):
+        path = candidate if candidate and Path(candidate).is_file() else None
+        path = path or shutil.which("nvcc", path=str(candidate) if candidate else None)
+        if path:
+            return Path(path).resolve()
+    return None
+
+
+def wanted_nvcc() -> Path | None:
+    """nvcc, if the CUDA half is to be built."""
+    choice = os.environ.get("VEA_CUDA", "auto")
+    if choice not in ("auto", "0", "1"):
+        raise CompileError(f"VEA_CUDA={choice!r}; choose auto, 0 or 1")
+    nvcc = None if choice == "0" else find_nvcc()
+    if choice == "1" and nvcc is None:
+        raise CompileError("VEA_CUDA=1, but no nvcc on the PATH, in CUDA_HOME or in NVCC; set VEA_CUDA=0 to go without")
+    return nvcc
+
+
+def cuda_archs(nvcc: Path) -> list[str]:
+    if chosen := os.environ.get("VEA_CUDA_ARCHS"):
+        return chosen.replace(";", " ").replace(",", " ").replace(".", "").split()
+    known = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True).stdout
+    return [arch for arch in CUDA_ARCHS if f"compute_{arch}" in known.split()]
+
+
+def cuda_flags(nvcc: Path, archs: list[str]) -> str:
+    flags = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
+    flags.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")
+    if "--compress-mode" in subprocess.run([nvcc, "--help"], capture_output=True, text=True, check=True).stdout:
+        flags.append("-compress-mode=size")
+    return " ".join(["-O3 -std=c++17 -Xcompiler=-fPIC,-fvisibility=hidden", *flags])
+
+
+class BuildNative(build_ext):
+    """Hands the work to ninja, which rebuilds what changed: a source, a header, or a command line."""
+
+    def build_extension(self, ext: Extension) -> None:
+        cxx = os.environ.get("CXX", "c++")
+        if shutil.which(shlex.split(cxx)[0]) is None:
+            raise CompileError(f"no C++ compiler {cxx!r}; install g++ 12 or clang 14, or set CXX")
+        nvcc = wanted_nvcc()
+        # A folder per configuration: what an earlier build with CUDA left behind cannot slip into one without.
+        folder = Path(self.build_temp).resolve() / ("cuda" if nvcc else "cpu")
+        folder.mkdir(parents=True, exist_ok=True)
+        library = folder / Path(self.get_ext_filename(ext.name)).name
+        (folder / "build.ninja").write_text(self.rules(cxx, nvcc, library))
+        jobs = [f"-j{os.environ['MAX_JOBS']}"] if "MAX_JOBS" in os.environ else []
+        try:
+            subprocess.run([sys.executable, "-m", "ninja", "--quiet", "-C", str(folder), *jobs], check=True)
+        except subprocess.CalledProcessError as error:
+            raise CompileError(f"ninja failed in {folder}; its output stands above") from error
+        target = Path(self.get_ext_fullpath(ext.name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(library, target)
+
+    def rules(self, cxx: str, nvcc: Path | None, library: Path) -> str:
+        import pybind11
+
+        includes = f"-I{pybind11.get_include()} -I{sysconfig.get_paths()['include']}"
+        archs = cuda_archs(nvcc) if nvcc else []
+        link = f"{cxx} -shared -pthread -Wl,--strip-all"
+        if sys.platform == "darwin":
+            link = f"{cxx} -bundle -undefined dynamic_lookup"
+        if nvcc:  # knows where its static runtime lies, so that the module imports without a driver
+            link = f"{quoted(nvcc)} -shared -cudart static -Xlinker=--strip-all"
+        lines = [
+            "rule cxx",
+            f"  command = {cxx} -std=c++17 -O3 -fPIC -fvisibility=hidden -Wall -Wextra -Wno-psabi -Wno-maybe-uninitialized $flags "
+            "-MMD -MF $out.d -c $in -o $out",
+            "  depfile = $out.d",
+            "rule link",
+            f"  command = {link} $in -o $out",
+        ]
+        objects = []
+
+        def build(rule: str, name: str, source: Path, flags: str) -> None:
+            lines.extend([f"build {name}.o: {rule} {quoted(source)}", f"  flags = {flags}"])
+            objects.append(f"{name}.o")
+
+        for name, (table, width, flags) in CPU_TABLES.items():
+            defines = f"-DVEA_TABLE={table} -DVEA_WIDTH={width}"
+            build("cxx", f"inner_{name}", CSRC / "cpu" / "inner.cpp", f"{flags} {defines}")
+        for name in ("image_attention", "topk_mask", "threads", "dispatch"):
+            build("cxx", name, CSRC / "cpu" / f"{name}.cpp", "")
+        cuda = f"-DVEA_CUDA_ARCHS='\"{' '.join(archs)}\"'" if nvcc else ""
+        build("cxx", "bindings", CSRC / "bindings.cpp", f"{includes} {cuda}")
+        if nvcc:
+            lines += [
+                "rule nvcc",
+                f"  command = {quoted(nvcc)} {cuda_flags(nvcc, archs)} -MD -MF $out.d -c $in -o $out",
+                "  depfile = $out.d",
+            ]
+            for source in sorted((CSRC / "cuda").glob("*.cu")):
+                build("nvcc", f"cuda_{source.stem}", source, "")
+        lines.append(f"build {quoted(library)}: link {' '.join(objects)}")
+        return "\n".join([*lines, ""])
+
+
+setup(
+    ext_modules=[Extension("vea_sdk._C", [str(p.relative_to(ROOT)) for p in sorted(CSRC.rglob("*.cpp"))])],
+    cmdclass={"build_ext": BuildNative},
+)

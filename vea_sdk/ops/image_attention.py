@@ -10,6 +10,7 @@ from torch.library import fallthrough_kernel, register_fake
 
 from . import plain
 from .arguments import Arguments, check_image_attention, check_indices
+from .dispatch import cpu_kernels
 from .library import LIBRARY
 
 
@@ -94,8 +95,8 @@ LIBRARY.define(f"image_attention({_SCHEMA}) -> (Tensor, Tensor)")
 LIBRARY.define(f"image_attention_(Tensor(a!) out, {_SCHEMA}) -> Tensor")
 
 
-def _shapes(a: Arguments, out: Tensor | None) -> tuple[Tensor, Tensor]:
-    check_image_attention(a, out)
+def _outputs(a: Arguments, out: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Room for the scores (``out`` where it is given) and for the mask of the top k ([B, 0] without k)."""
     batch, tokens = a.image_index.shape
     shape = (batch, a.query.shape[1], tokens) if a.per_head else (batch, tokens)
     scores = a.query.new_empty(shape, dtype=torch.float32) if out is None else out
@@ -104,6 +105,13 @@ def _shapes(a: Arguments, out: Tensor | None) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def _run(a: Arguments, out: Tensor | None) -> tuple[Tensor, Tensor]:
+    kernels = cpu_kernels(a.query)
+    if kernels is not None and a.query.shape[-1] <= kernels.max_dim and a.image_index.dim() == 2:
+        scores, chosen = _outputs(a, out)
+        kernels.image_attention_cpu(
+            a, scores, out is not None, None if a.top_k is None else chosen, torch.get_num_threads()
+        )
+        return scores, chosen
     check_image_attention(a, out)
     check_indices(a)
     return plain.image_attention(a, out, torch.promote_types(a.query.dtype, torch.float32))
@@ -111,12 +119,16 @@ def _run(a: Arguments, out: Tensor | None) -> tuple[Tensor, Tensor]:
 
 @register_fake("vea_sdk::image_attention")  # type: ignore[untyped-decorator]
 def _fake(*arguments: Any) -> tuple[Tensor, Tensor]:
-    return _shapes(Arguments(*arguments), None)
+    a = Arguments(*arguments)
+    check_image_attention(a, None)
+    return _outputs(a, None)
 
 
 @register_fake("vea_sdk::image_attention_")  # type: ignore[untyped-decorator]
 def _fake_out(out: Tensor, *arguments: Any) -> Tensor:
-    return _shapes(Arguments(*arguments), out)[1]
+    a = Arguments(*arguments)
+    check_image_attention(a, out)
+    return _outputs(a, out)[1]
 
 
 def _impl(*arguments: Any) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from torch.library import fallthrough_kernel, register_fake
 
 from . import plain
 from .arguments import check_topk_mask
+from .dispatch import cpu_kernels
 from .library import LIBRARY
 
 
@@ -43,6 +44,11 @@ def _fake(scores: Tensor, k: int) -> Tensor:
 
 @torch.no_grad()
 def _run(scores: Tensor, k: int) -> Tensor:
+    kernels = cpu_kernels(scores)
+    if kernels is not None:
+        chosen = torch.empty(scores.shape, dtype=torch.bool)
+        kernels.topk_mask_cpu(scores, k, chosen, torch.get_num_threads())
+        return chosen
     check_topk_mask(scores, k)
     return plain.topk_mask(scores, k)
 

@@ -1,0 +1,32 @@
+#include <cstdlib>
+#include <cstring>
+
+#include "inner.h"
+
+namespace vea {
+
+namespace {
+
+CpuPath choose() {
+    const char* wanted = std::getenv("VEA_CPU_PATH");
+    const auto allowed = [&](const char* path) { return wanted == nullptr || std::strcmp(wanted, path) == 0; };
+#if defined(__x86_64__)
+    if (allowed("avx512") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) {
+        return {"avx512", &kAvx512};
+    }
+    if (allowed("avx2") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("f16c")) {
+        return {"avx2", &kAvx2};
+    }
+#endif
+    return {"portable", &kPortable};
+}
+
+}  // namespace
+
+const CpuPath& cpu_path() {
+    static const CpuPath chosen = choose();
+    return chosen;
+}
+
+}  // namespace vea

@@ -1,0 +1,194 @@
+// Two passes. The first reads each key once, for all query heads of its group, and leaves the scores with the maximum
+// and the sum of exponentials of every block of keys. These are joined into each head's denominator, and the second pass
+// looks up the image tokens. Blocks are cut by size alone, never by the number of threads, so that the result has the
+// same bits on one thread and on many.
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "../numerics.h"
+#include "inner.h"
+#include "ops.h"
+#include "threads.h"
+
+namespace vea::cpu {
+namespace {
+
+constexpr int64_t kThreadsFrom = 1 << 19;  // multiply-adds from which waking a second thread pays
+
+int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+struct BlockSum {
+    float largest;  // of the block's scores
+    float total;    // of exp(score - largest)
+};
+
+struct Softmax {
+    float shift;   // probability = exp(score - shift) * factor
+    float factor;  // NaN where the head may see nothing, or met NaN
+};
+
+// Memory that a thread keeps from call to call: fresh pages cost more than the kernel itself.
+float* scratch(int64_t floats) {
+    thread_local std::vector<float> memory;
+    if (int64_t(memory.size()) < floats) {
+        memory.clear();
+        memory.resize(floats);
+    }
+    return memory.data();
+}
+
+class Kernel {
+public:
+    Kernel(const ImageAttention& problem, int threads) : p(problem), threads_(threads) {
+        group_ = p.heads / p.kv_heads;
+        padded_ = round_up(p.dim, kLanes);
+        for (int64_t b = 0; b < p.batch; ++b) {
+            ranges_.push_back(key_range(p, b));
+            blocks_ = std::max(blocks_, (ranges_[b].end - ranges_[b].begin + kBlock - 1) / kBlock);
+        }
+        if (p.batch * p.heads * blocks_ * kBlock * p.dim < kThreadsFrom) threads_ = 1;
+        const int64_t rows = p.batch * p.heads;
+        queries_ = scratch(rows * (padded_ + blocks_ * kBlock));
+        scores_ = queries_ + rows * padded_;
+        sums_.resize(rows * blocks_);
+        softmax_.resize(rows);
+    }
+
+    void run() {
+        for (int64_t b = 0; b < p.batch; ++b) widen_queries(b);
+        parallel_for(threads_, p.batch * p.kv_heads * blocks_, [this](int64_t i) {
+            score_block(i / (p.kv_heads * blocks_), i / blocks_ % p.kv_heads, i % blocks_);
+        });
+        parallel_for(threads_, p.batch, [this](int64_t b) { join_blocks(b); });
+        const int64_t chunks = (p.tokens + kBlock - 1) / kBlock;
+        parallel_for(threads_, p.batch * chunks, [&](int64_t i) { look_up(i / chunks, i % chunks * kBlock); });
+        if (p.chosen) parallel_for(threads_, p.batch, [this](int64_t b) { choose(b); });
+    }
+
+private:
+    void widen_queries(int64_t b) {
+        const int64_t* stride = p.query.stride;
+        const int64_t row = query_row(p, b);
+        for (int64_t h = 0; h < p.heads; ++h) {
+            float* to = queries_ + (b * p.heads + h) * padded_;
+            const int64_t from = b * stride[0] + h * stride[1] + row * stride[2];
+            for (int64_t d = 0; d < padded_; ++d) {
+                to[d] = d < p.dim ? load_float(p.query.data, p.query.dtype, from + d * stride[3]) : 0.0f;
+            }
+        }
+    }
+
+    // [group, kBlock] scores of a block lie together: they are written and read by block.
+    float* scores(int64_t b, int64_t group, int64_t block) const {
+        return scores_ + ((b * p.kv_heads + group) * blocks_ + block) * group_ * kBlock;
+    }
+
+    BlockSum* sums(int64_t b, int64_t h) { return sums_.data() + (b * p.heads + h) * blocks_; }
+
+    void score_block(int64_t b, int64_t group, int64_t block) {
+        const int64_t begin = ranges_[b].begin + block * kBlock;
+        const int64_t n = std::min(kBlock, ranges_[b].end - begin);
+        const int64_t first = group * group_;
+        if (n <= 0) {
+            for (int64_t h = first; h < first + group_; ++h) sums(b, h)[block] = {minus_infinity(), 0};
+            return;
+        }
+        float* rows = scores(b, group, block);
+        const int64_t* stride = p.key.stride;
+        const int64_t offset = b * stride[0] + group * stride[1] + begin * stride[2];
+        const auto* keys = static_cast<const char*>(p.key.data) + offset * (p.key.dtype == Dtype::f32 ? 4 : 2);
+        loops_.dots(queries_ + (b * p.heads + first) * padded_, group_, keys, p.key.dtype, stride[2], p.dim, n, rows);
+
+        const bool biased = p.mask || p.position_bias;
+        const bool shared = p.mask.stride[1] == 0 && p.position_bias.stride[1] == 0;
+        alignas(64) float bias[kBlock] = {};
+        for (int64_t i = 0; i < group_; ++i) {
+            if (biased && (i == 0 || !shared)) {
+                for (int64_t t = 0; t < n; ++t) bias[t] = bias_value(p, b, first + i, query_row(p, b), begin + t);
+            }
+            float* row = rows + i * kBlock;
+            const float largest = loops_.shape(row, n, p.scale, p.softcap, biased ? bias : nullptr);
+            const float shift = largest == minus_infinity() ? 0 : largest;
+            sums(b, first + i)[block] = {largest, loops_.exp_sum(row, n, shift)};
+        }
+    }
+
+    void join_blocks(int64_t b) {
+        for (int64_t h = 0; h < p.heads; ++h) {
+            const BlockSum* blocks = sums(b, h);
+            const float sink = p.sinks ? load_float(p.sinks.data, p.sinks.dtype, h * p.sinks.stride[0]) : minus_infinity();
+            float largest = sink;
+            for (int64_t i = 0; i < blocks_; ++i) largest = std::max(blocks[i].largest, largest);
+            double total = p.sinks ? std::exp(sink - largest) : 0;
+            for (int64_t i = 0; i < blocks_; ++i) total += blocks[i].total * std::exp(blocks[i].largest - largest);
+            softmax_[b * p.heads + h] = {largest, float(1 / total)};
+        }
+    }
+
+    // The mean over heads (or each head) at up to kBlock image tokens from `begin` on.
+    void look_up(int64_t b, int64_t begin) {
+        const int64_t n = std::min(kBlock, p.tokens - begin);
+        int64_t place[kBlock];  // of the token's score behind scores(b, group, 0), for the group's first head
+        for (int64_t j = 0; j < n; ++j) {
+            const int64_t t = token(b, begin + j) - ranges_[b].begin;
+            const bool visible = t >= 0 && t < ranges_[b].end - ranges_[b].begin;
+            place[j] = visible ? t / kBlock * group_ * kBlock + t % kBlock : -1;
+        }
+        alignas(64) float at_tokens[kBlock] = {}, probability[kBlock] = {};
+        for (int64_t h = 0; h < p.heads; ++h) {
+            const float* row = scores(b, h / group_, 0) + h % group_ * kBlock;
+            for (int64_t j = 0; j < n; ++j) at_tokens[j] = place[j] < 0 ? minus_infinity() : row[place[j]];
+            const Softmax& softmax = softmax_[b * p.heads + h];
+            loops_.add_probabilities(at_tokens, n, softmax.shift, softmax.factor, probability);
+            if (p.per_head) {
+                write(b, h, begin, n, probability, p.weight);
+                std::fill(probability, probability + kBlock, 0.0f);
+            }
+        }
+        if (!p.per_head) write(b, 0, begin, n, probability, p.weight / float(p.heads));
+    }
+
+    void write(int64_t b, int64_t h, int64_t begin, int64_t n, const float* probability, float factor) const {
+        float* row = p.out + b * p.out_stride[0] + h * p.out_stride[1] + begin;
+        for (int64_t j = 0; j < n; ++j) {
+            const float value = token(b, begin + j) < 0 ? 0.0f : probability[j] * factor;
+            row[j] = p.accumulate ? row[j] + value : value;
+        }
+    }
+
+    void choose(int64_t b) const {
+        std::vector<float> row(p.tokens);
+        const int64_t rows = p.per_head ? p.heads : 1;
+        for (int64_t j = 0; j < p.tokens; ++j) {
+            for (int64_t h = 0; h < rows; ++h) row[j] += p.out[b * p.out_stride[0] + h * p.out_stride[1] + j];
+            if (token(b, j) < 0) row[j] = quiet_nan();
+        }
+        choose_topk(row.data(), p.tokens, p.top_k, p.chosen + b * p.tokens);
+    }
+
+    int64_t token(int64_t b, int64_t j) const {
+        const Array& index = p.image_index;
+        return load_index(index.data, index.dtype, b * index.stride[0] + j * index.stride[1]);
+    }
+
+    const ImageAttention& p;
+    const InnerLoops& loops_ = *cpu_path().loops;
+    int threads_;
+    int64_t group_;      // query heads per key head
+    int64_t padded_;     // floats per query row
+    int64_t blocks_ = 0;  // blocks of keys per sample (the longest one's)
+    std::vector<KeyRange> ranges_;
+    std::vector<BlockSum> sums_;    // [B, Hq, blocks_]
+    std::vector<Softmax> softmax_;  // [B, Hq]
+    float* queries_;  // [B, Hq, padded_]
+    float* scores_;   // [B, Hkv, blocks_, group_, kBlock]
+};
+
+}  // namespace
+
+void image_attention(const ImageAttention& problem, int threads) {
+    if (problem.batch > 0 && problem.tokens > 0) Kernel(problem, threads).run();
+}
+
+}  // namespace vea::cpu

@@ -1,0 +1,44 @@
+// The inner loops of the CPU kernel, one table per instruction set; image_attention.cpp picks one at run time.
+#pragma once
+
+#include <cstdint>
+
+#include "../problem.h"
+
+namespace vea {
+
+constexpr int64_t kBlock = 256;   // keys whose scores are handled together (they stay in the first-level cache)
+constexpr int64_t kLanes = 16;    // row lengths are rounded up to this, whatever the vector width
+constexpr int64_t kMaxDim = 512;  // D
+
+struct InnerLoops {
+    // scores[h * kBlock + t] = q_h · k_t, h < heads, t < n <= kBlock.
+    // queries: [heads, padded dim] float, zeros behind dim. keys: row t at keys + t * stride elements.
+    void (*dots)(const float* queries, int64_t heads, const void* keys, Dtype dtype, int64_t stride, int64_t dim,
+                 int64_t n, float* scores);
+
+    // In place: softcap * tanh(scale * score / softcap) + bias, -infinity where bias is. bias may be nullptr.
+    // Returns the largest, and fills what remains of the last vector with -infinity.
+    float (*shape)(float* scores, int64_t n, float scale, float softcap, const float* bias);
+
+    // The sum of exp(score - shift).
+    float (*exp_sum)(const float* scores, int64_t n, float shift);
+
+    // probability[t] += exp(score[t] - shift) * factor.
+    void (*add_probabilities)(const float* scores, int64_t n, float shift, float factor, float* probability);
+};
+
+extern const InnerLoops kPortable;
+#if defined(__x86_64__)
+extern const InnerLoops kAvx2, kAvx512;
+#endif
+
+struct CpuPath {
+    const char* name;  // avx512, avx2 or portable
+    const InnerLoops* loops;
+};
+
+// The fastest path this processor can run. The environment variable VEA_CPU_PATH may name a slower one.
+const CpuPath& cpu_path();
+
+}  // namespace vea
