@@ -26,7 +26,7 @@ def denoise(grid: ArrayT, lam: float = 10.0, border: Border = "valid") -> ArrayT
             there stays (for λ ≥ 1).
 
     Returns:
-        [rows, cols], the same kind of array. NaN cells stay NaN.
+        [rows, cols], the same kind of array. NaN and infinity stay.
 
     Raises:
         InvalidInputError: the grid is not [rows, cols], λ is not positive, or the border rule is unknown.
@@ -50,5 +50,6 @@ def denoise(grid: ArrayT, lam: float = 10.0, border: Border = "valid") -> ArrayT
     highest = values.masked_fill(~counted, -torch.inf).amax(0)
     count = counted.sum(0)
     mean = values.masked_fill(~counted, 0).sum(0) / count.clamp(min=1)
-    spike = (cells > lam * highest) & (count > 0)
+    # An infinite score is no spike but a fault, left for normalize() to report.
+    spike = (cells > lam * highest) & (count > 0) & cells.isfinite()
     return like(torch.where(spike, mean, cells), grid)

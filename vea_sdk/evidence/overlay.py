@@ -54,13 +54,13 @@ def overlay(image: Image.Image, pixel_map: NDArray[Any] | Tensor, boxes: Sequenc
 
 
 def _outline(image: Image.Image, boxes: Sequence[Box]) -> None:
-    """White lines with a dark rim, seen on any picture."""
+    """White lines with a dark rim, seen on any picture; a box too small for them gets a dark line only."""
     draw = ImageDraw.Draw(image)
-    width = max(1, round(min(image.size) / 250))
+    line = max(1, round(min(image.size) / 250))
     for box in boxes:
         x0, y0, x1, y1 = (round(edge) for edge in box)
         x1, y1 = max(x0, x1 - 1), max(y0, y1 - 1)  # PIL draws the last pixel too
-        draw.rectangle((x0, y0, x1, y1), outline="black", width=3 * width)
-        inner = (x0 + width, y0 + width, x1 - width, y1 - width)
-        if inner[2] > inner[0] and inner[3] > inner[1]:
-            draw.rectangle(inner, outline="white", width=width)
+        rim = max(1, min(3 * line, (x1 - x0 + 1) // 2, (y1 - y0 + 1) // 2))
+        draw.rectangle((x0, y0, x1, y1), outline="black", width=rim)
+        if rim == 3 * line:
+            draw.rectangle((x0 + line, y0 + line, x1 - line, y1 - line), outline="white", width=line)

@@ -1,0 +1,122 @@
+"""Highlight and overlay against the formulas in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vea_sdk.errors import InvalidInputError
+from vea_sdk.evidence import highlight, overlay
+from vea_sdk.evidence.colours import inferno
+
+H, W = 37, 53
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 256, (H, W, 3), dtype=np.uint8)
+PIXEL_MAP = RNG.random((H, W)).astype(np.float32)
+PIXEL_MAP.flat[:2] = 0, 1
+
+
+def exact(pixels: np.ndarray, alpha: float) -> np.ndarray:
+    return (alpha + (1 - alpha) * PIXEL_MAP.astype(np.float64))[..., None] * pixels
+
+
+def assert_nearest(result: np.ndarray, expected: np.ndarray) -> None:
+    """Rounded to nearest; where the exact value is a tie, float32 may fall on either side."""
+    assert np.abs(result - expected).max() <= 0.5 + 1e-4
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 0.5, 0.9])
+def test_highlight_equals_the_formula_on_every_kind(alpha: float) -> None:
+    expected = exact(PIXELS, alpha)
+    from_pil = highlight(Image.fromarray(PIXELS), PIXEL_MAP, alpha)
+    assert from_pil.mode == "RGB"
+    from_numpy = highlight(PIXELS, PIXEL_MAP, alpha)
+    assert from_numpy.dtype == np.uint8
+    from_torch = highlight(torch.from_numpy(PIXELS), torch.from_numpy(PIXEL_MAP), alpha)
+    assert from_torch.dtype == torch.uint8
+    channels_first = highlight(torch.from_numpy(PIXELS).permute(2, 0, 1), PIXEL_MAP, alpha)
+    assert channels_first.shape == (3, H, W)
+    assert_nearest(np.asarray(from_pil), expected)
+    for other in (from_numpy, from_torch.numpy(), channels_first.permute(1, 2, 0).numpy()):
+        np.testing.assert_array_equal(other, np.asarray(from_pil))
+    np.testing.assert_array_equal(highlight(PIXELS[..., 0], PIXEL_MAP, alpha), from_numpy[..., 0])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_are_not_rounded(dtype: type) -> None:
+    pixels = (PIXELS / 255).astype(dtype)
+    result = highlight(pixels, PIXEL_MAP, 0.5)
+    assert result.dtype == dtype
+    np.testing.assert_allclose(result, exact(pixels, 0.5), rtol=1e-3 if dtype == np.float16 else 1e-6)
+
+
+def test_alpha_one_changes_nothing() -> None:
+    np.testing.assert_array_equal(np.asarray(highlight(Image.fromarray(PIXELS), PIXEL_MAP, 1.0)), PIXELS)
+    np.testing.assert_array_equal(highlight(PIXELS, PIXEL_MAP, 1.0), PIXELS)
+
+
+def test_the_input_is_kept() -> None:
+    before, map_before = PIXELS.copy(), PIXEL_MAP.copy()
+    image = Image.fromarray(PIXELS)
+    highlight(image, PIXEL_MAP)
+    highlight(PIXELS, PIXEL_MAP)
+    overlay(image, PIXEL_MAP, boxes=[(1, 1, 9, 9)])
+    np.testing.assert_array_equal(np.asarray(image), before)
+    np.testing.assert_array_equal(PIXELS, before)
+    np.testing.assert_array_equal(PIXEL_MAP, map_before)
+
+
+def test_transparent_pictures_are_laid_on_white_first() -> None:
+    clear = Image.new("RGBA", (W, H), (9, 9, 9, 0))
+    assert np.asarray(highlight(clear, np.ones((H, W)))).min() == 255
+
+
+def test_highlight_errors() -> None:
+    image = Image.fromarray(PIXELS)
+    for show in (highlight, overlay):
+        with pytest.raises(InvalidInputError, match=f"{H}x{W}.*{W}x{H}"):
+            show(image, PIXEL_MAP.T)
+        with pytest.raises(InvalidInputError, match=r"0 to 2.*normalize"):
+            show(image, 2 * PIXEL_MAP)
+        with pytest.raises(InvalidInputError, match="nan"):
+            show(image, np.full((H, W), np.nan))
+        with pytest.raises(InvalidInputError, match="2 dimensions"):
+            show(image, PIXEL_MAP[None])
+    with pytest.raises(InvalidInputError, match=rf"\({H}, {W}, 4\)"):
+        highlight(np.zeros((H, W, 4), np.uint8), PIXEL_MAP)
+    with pytest.raises(InvalidInputError, match=r"\(5, 5\)"):
+        highlight(np.zeros((5, 5), np.uint8), PIXEL_MAP)
+    for alpha in (-0.1, 1.1, float("nan")):
+        with pytest.raises(InvalidInputError, match=f"alpha={alpha}"):
+            highlight(image, PIXEL_MAP, alpha)
+
+
+def test_the_colour_table_is_infernos() -> None:
+    table = inferno()
+    assert table.shape == (256, 3)
+    # Three of its published colours, at 0, 0.5 and 1.
+    np.testing.assert_allclose(table[[0, 128, 255]], [[0, 0, 4], [188, 55, 84], [252, 255, 164]], atol=1.5)
+    luminance = table @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(luminance) > -0.6).all()
+
+
+def test_overlay_colours_only_where_the_map_is_high() -> None:
+    image = Image.fromarray(PIXELS)
+    assert np.array_equal(np.asarray(overlay(image, np.zeros((H, W)))), PIXELS)
+    black, white = Image.new("RGB", (W, H)), Image.new("RGB", (W, H), "white")
+    hot = inferno()[255].astype(np.float64)
+    on_black, on_white = (np.asarray(overlay(picture, np.ones((H, W))))[0, 0] for picture in (black, white))
+    np.testing.assert_array_equal(on_black, np.rint(0.8 * 0.4 * hot))
+    np.testing.assert_array_equal(on_white, np.rint(0.2 * 255 + 0.8 * hot))
+
+
+@pytest.mark.parametrize("box", [(5.0, 4.0, 30.0, 20.0), (0.0, 0.0, 53.0, 37.0), (5.2, 5.1, 6.4, 6.3), (2, 2, 2, 2)])
+def test_boxes_are_outlined_within_their_edges(box: tuple[float, float, float, float]) -> None:
+    image = Image.new("RGB", (W, H), (120, 120, 120))
+    drawn = np.asarray(overlay(image, np.zeros((H, W)), boxes=[box]))
+    ys, xs = np.nonzero((drawn != 120).any(-1))
+    x0, y0, x1, y1 = (round(edge) for edge in box)
+    assert (xs.min(), ys.min()) == (x0, y0)
+    assert (xs.max() + 1, ys.max() + 1) == (max(x1, x0 + 1), max(y1, y0 + 1))
