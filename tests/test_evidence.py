@@ -121,7 +121,7 @@ class TestDenoise:
             denoise(np.ones((2, 2)), lam)
 
     def test_bad_arguments(self) -> None:
-        with pytest.raises(InvalidInputError, match="wrap.*valid"):
+        with pytest.raises(InvalidInputError, match=r"wrap.*valid"):
             denoise(np.ones((2, 2)), border="wrap")  # type: ignore[arg-type]
         with pytest.raises(InvalidInputError, match=r"\(4,\)"):
             denoise(np.ones(4))

@@ -112,11 +112,17 @@ def test_overlay_colours_only_where_the_map_is_high() -> None:
     np.testing.assert_array_equal(on_white, np.rint(0.2 * 255 + 0.8 * hot))
 
 
-@pytest.mark.parametrize("box", [(5.0, 4.0, 30.0, 20.0), (0.0, 0.0, 53.0, 37.0), (5.2, 5.1, 6.4, 6.3), (2, 2, 2, 2)])
+@pytest.mark.parametrize("box", [(5.0, 4.0, 30.0, 20.0), (0.0, 0.0, 53.0, 37.0), (5.2, 5.1, 6.4, 6.3), (-9, 30, 9, 99)])
 def test_boxes_are_outlined_within_their_edges(box: tuple[float, float, float, float]) -> None:
     image = Image.new("RGB", (W, H), (120, 120, 120))
     drawn = np.asarray(overlay(image, np.zeros((H, W)), boxes=[box]))
     ys, xs = np.nonzero((drawn != 120).any(-1))
     x0, y0, x1, y1 = (round(edge) for edge in box)
-    assert (xs.min(), ys.min()) == (x0, y0)
-    assert (xs.max() + 1, ys.max() + 1) == (max(x1, x0 + 1), max(y1, y0 + 1))
+    assert (xs.min(), ys.min()) == (max(x0, 0), max(y0, 0))
+    assert (xs.max() + 1, ys.max() + 1) == (min(x1, W), min(y1, H))
+
+
+def test_boxes_without_a_pixel_draw_nothing() -> None:
+    image = Image.new("RGB", (W, H), (120, 120, 120))
+    for box in ((2, 2, 2, 2), (-9, -9, -1, -1), (60, 5, 70, 9)):
+        assert (np.asarray(overlay(image, np.zeros((H, W)), boxes=[box])) == 120).all()

@@ -20,7 +20,7 @@ SKLEARN = [
 
 
 @pytest.mark.parametrize(("ours", "theirs"), SKLEARN)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_rankings_equal_scikit_learn(ours, theirs, data: st.DataObject) -> None:  # type: ignore[no-untyped-def]
     n = data.draw(st.integers(2, 60))
@@ -98,7 +98,7 @@ class TestPatchLabels:
         assert patch_labels(layout, [(0, -5, 20, -1)]).tolist() == [False] * 10
 
     def test_errors(self) -> None:
-        with pytest.raises(InvalidInputError, match="most.*half"):
+        with pytest.raises(InvalidInputError, match=r"most.*half"):
             patch_labels(self.PATCHES, [(0, 0, 1, 1)], "most")  # type: ignore[arg-type]
         with pytest.raises(InvalidInputError, match="x1 > x0"):
             patch_labels(self.PATCHES, [(5, 0, 1, 1)])

@@ -121,13 +121,13 @@ def _eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
         return values
     if values.dtype == np.bool_:
         return values.astype(np.uint8) * np.uint8(255)
+    if values.dtype.kind not in "iuf":
+        raise ImageError(f"Pixels of type {values.dtype} are not supported. Convert them to uint8.")
     low, high = float(values.min()), float(values.max())
-    if np.issubdtype(values.dtype, np.integer):
-        full, name = 65535.0, "16-bit integers"
-    elif np.issubdtype(values.dtype, np.floating):
+    if values.dtype.kind == "f":
         full, name = (1.0 if high <= 1 else 255.0), "floats"
     else:
-        raise ImageError(f"Pixels of type {values.dtype} are not supported. Convert them to uint8.")
+        full, name = 65535.0, "16-bit integers"
     if not (low >= 0 and high <= full):
         raise ImageError(
             f"Pixels as {name} must lie between 0 and {full:g}; these span {low:g} to {high:g}. Convert them to uint8."

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
 from vea_sdk.adapters.geometry import Box
@@ -48,19 +48,23 @@ def overlay(image: Image.Image, pixel_map: NDArray[Any] | Tensor, boxes: Sequenc
     colours *= (_SHADOW + (1 - _SHADOW) * luminance)[..., None]
     pixels = np.asarray(picture, dtype=np.float32)
     blended = pixels + (OPACITY * values)[..., None] * (colours - pixels)
-    result = Image.fromarray(np.rint(blended).astype(np.uint8))
-    _outline(result, boxes)
-    return result
-
-
-def _outline(image: Image.Image, boxes: Sequence[Box]) -> None:
-    """White lines with a dark rim, seen on any picture; a box too small for them gets a dark line only."""
-    draw = ImageDraw.Draw(image)
-    line = max(1, round(min(image.size) / 250))
+    result = np.rint(blended).astype(np.uint8)
     for box in boxes:
-        x0, y0, x1, y1 = (round(edge) for edge in box)
-        x1, y1 = max(x0, x1 - 1), max(y0, y1 - 1)  # PIL draws the last pixel too
-        rim = max(1, min(3 * line, (x1 - x0 + 1) // 2, (y1 - y0 + 1) // 2))
-        draw.rectangle((x0, y0, x1, y1), outline="black", width=rim)
-        if rim == 3 * line:
-            draw.rectangle((x0 + line, y0 + line, x1 - line, y1 - line), outline="white", width=line)
+        _outline(result, box)
+    return Image.fromarray(result)
+
+
+def _outline(pixels: NDArray[np.uint8], box: Box) -> None:
+    """A white line with a dark rim, seen on any picture; a box too small for it gets a dark line only."""
+    height, width = pixels.shape[:2]
+    line = max(1, round(min(height, width) / 250))
+    x0, x1 = (min(max(round(edge), 0), width) for edge in box[0::2])
+    y0, y1 = (min(max(round(edge), 0), height) for edge in box[1::2])
+    _frame(pixels[y0:y1, x0:x1], min(3 * line, max(1, min(y1 - y0, x1 - x0) // 2)), 0)
+    if min(y1 - y0, x1 - x0) >= 6 * line:
+        _frame(pixels[y0 + line : y1 - line, x0 + line : x1 - line], line, 255)
+
+
+def _frame(pixels: NDArray[np.uint8], line: int, value: int) -> None:
+    pixels[:line] = pixels[-line:] = value
+    pixels[:, :line] = pixels[:, -line:] = value
