@@ -1,0 +1,154 @@
+"""Profile the embedded model, measure it on held-out pictures, and write both into its folder.
+
+python -m training.evaluate CACHE RUN/final vea_sdk/tiny/checkpoint
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+import vea_sdk as vea
+from vea_sdk.grounding.samples import Sample
+from vea_sdk.profiles.profile import PROFILE_FILE, Profile
+from vea_sdk.prompts import PLAIN_PROMPT
+from vea_sdk.tiny import draw, low_contrast, mask, noise
+
+TEST_SEED, PROFILE_SEED = 0, 10_000
+
+CONDITIONS: dict[str, Callable[[Image.Image, int], Image.Image]] = {
+    "clean": lambda image, seed: image,
+    "noise": lambda image, seed: noise(image, seed),
+    "low contrast": lambda image, seed: low_contrast(image),
+    "masking": lambda image, seed: mask(image, seed),
+}
+
+
+def samples(first: int, count: int, condition: str = "clean") -> Iterator[Sample]:
+    """One question about each picture, whichever the seed draws, under a degradation."""
+    for seed in range(first, first + count):
+        one = Random(seed).choice(draw(seed))
+        yield Sample(CONDITIONS[condition](one.image, seed), one.question, one.answers, one.boxes)
+
+
+def labels(sample: Sample, grid: int) -> np.ndarray:
+    """Which patches overlap a box (square pictures, plain resize), flat."""
+    cell = sample.image.width / grid
+    low, high = np.arange(grid) * cell, (np.arange(grid) + 1) * cell
+    found = np.zeros((grid, grid), bool)
+    for x0, y0, x1, y1 in sample.boxes:
+        found |= ((low < y1) & (high > y0))[:, None] & ((low < x1) & (high > x0))[None, :]
+    return found.ravel()
+
+
+@torch.no_grad()
+def layer_auroc(model: torch.nn.Module, processor: object, sample: Sample) -> list[float]:
+    """AUROC per layer of the last prompt token's head-averaged attention, from Transformers' eager attention."""
+    text = PLAIN_PROMPT.format(question=sample.question)
+    turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+    prompt = processor.apply_chat_template([turn], add_generation_prompt=True)  # type: ignore[attr-defined]
+    inputs = processor(images=sample.image, text=prompt, return_tensors="pt")  # type: ignore[operator]
+    seen = inputs["input_ids"][0] == model.config.image_token_id
+    attentions = model(**inputs, output_attentions=True).attentions
+    truth = labels(sample, math.isqrt(int(seen.sum())))
+    return [roc_auc_score(truth, layer[0].mean(0)[-1][seen].numpy()) for layer in attentions]
+
+
+def profile(folder: Path, count: int = 100) -> Profile:
+    """The top tenth of the layers by mean AUROC on pictures set aside for profiling."""
+    model = AutoModelForImageTextToText.from_pretrained(folder, attn_implementation="eager")
+    processor = AutoProcessor.from_pretrained(folder)
+    rows = [layer_auroc(model, processor, sample) for sample in samples(PROFILE_SEED, count)]
+    mean = np.mean(rows, 0)
+    best = np.argsort(-mean)[: math.ceil(0.1 * len(mean))]
+    return Profile(
+        model="vea-tiny",
+        layers=tuple(sorted(int(layer) for layer in best)),
+        source=f"{count} generated pictures, seeds {PROFILE_SEED} to {PROFILE_SEED + count - 1}",
+        n_layers=len(mean),
+        auroc=tuple(round(float(value), 4) for value in mean),
+        n_samples=count,
+    )
+
+
+def same(said: str, sample: Sample) -> bool:
+    """Exact match after lower-casing and stripping."""
+    return said.strip().lower() in {answer.strip().lower() for answer in sample.answers}
+
+
+def measure(folder: Path, condition: str, count: int) -> str:
+    """One row of the card's table: exact match of both passes and AUROC of every layer."""
+    vlm = vea.load(folder, device="cpu")
+    eager = AutoModelForImageTextToText.from_pretrained(folder, attn_implementation="eager")
+    base = again = gained = lost = 0
+    rows = []
+    for sample in samples(TEST_SEED, count, condition):
+        answer = vlm.ask(sample.image, sample.question, mode="highlight", max_new_tokens=16)
+        first, second = same(answer.baseline, sample), same(answer.text, sample)
+        base, again = base + first, again + second
+        gained, lost = gained + (second and not first), lost + (first and not second)
+        rows.append(layer_auroc(eager, vlm.processor, sample))
+    areas = " | ".join(f"{value:.3f}" for value in np.mean(rows, 0))
+    return f"| {condition} | {base / count:.1%} | {again / count:.1%} | +{gained} −{lost} | {areas} |"
+
+
+def absent(folder: Path, count: int) -> float:
+    """Share of unanswerable questions that the model declines."""
+    vlm = vea.load(folder, device="cpu")
+    asked = [draw(seed, absent=True)[-1] for seed in range(TEST_SEED, TEST_SEED + count)]
+    return sum(same(vlm.ask(s.image, s.question, mode="none", max_new_tokens=16).text, s) for s in asked) / count
+
+
+def unseen(cache: Path, count: int) -> float:
+    """Share of the test questions whose exact answer stands on no training picture."""
+    known = {str(v).lower() for path in cache.glob("*.npz") for v in np.load(path)["values"].ravel()}
+    return sum(sample.answers[0].lower() not in known for sample in samples(TEST_SEED, count)) / count
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cache", type=Path)
+    parser.add_argument("trained", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--pictures", type=int, default=200)
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    for path in options.trained.iterdir():
+        shutil.copy(path, options.folder)
+    found = profile(options.folder)
+    found.save(options.folder / PROFILE_FILE)
+    layers = range(found.n_layers or 0)
+    table = [
+        "| pictures | asked once | asked again | changed | " + " | ".join(f"AUROC {i}" for i in layers) + " |",
+        "|---|---|---|---|" + "---|" * len(layers),
+        *(measure(options.folder, condition, options.pictures) for condition in CONDITIONS),
+    ]
+    card = (Path(__file__).parent / "card.md").read_text(encoding="utf-8")
+    figures = {
+        "TABLE": "\n".join(table),
+        "PICTURES": str(options.pictures),
+        "ABSENT": f"{absent(options.folder, options.pictures):.1%}",
+        "UNSEEN": f"{unseen(options.cache, options.pictures):.0%}",
+        "PARAMETERS": f"{sum(p.numel() for p in vea.load(options.folder, device='cpu').model.parameters()):,}",
+        "MEGABYTES": f"{(options.folder / 'model.safetensors').stat().st_size / 1e6:.1f}",
+        "LAYERS": ", ".join(map(str, found.layers)),
+    }
+    for name, value in figures.items():
+        card = card.replace(f"[{name}]", value)
+    (options.folder / "README.md").write_text(card, encoding="utf-8")
+    print(card)
+
+
+if __name__ == "__main__":
+    torch.set_grad_enabled(False)
+    main()
