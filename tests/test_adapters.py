@@ -274,18 +274,13 @@ def test_hairline_pictures(name: str, size: tuple[int, int]) -> None:
 
 def test_pan_and_scan_crops_are_the_processors_own() -> None:
     processor = FAMILIES["gemma3"]().processor
-    options = processor.images_kwargs
+    defaults = (256, 4, 1.2)  # least crop size, most crops, least aspect ratio
     rng = np.random.default_rng(0)
     cropped = 0
     for _ in range(40):
         height, width = (int(n) for n in rng.integers(200, 1200, 2))
         y, x = np.mgrid[:height, :width].astype(np.int16)
-        truth = processor.image_processor.pan_and_scan(
-            np.stack([y, x]),
-            options["pan_and_scan_min_crop_size"],
-            options["pan_and_scan_max_num_crops"],
-            options["pan_and_scan_min_ratio_to_activate"],
-        )
+        truth = processor.image_processor.pan_and_scan(np.stack([y, x]), *defaults)
         boxes = [(c[1].min(), c[0].min(), c[1].max() + 1, c[0].max() + 1) for c in truth]
         assert [canvas.region for canvas in pan_and_scan((height, width), processor)] == boxes
         cropped += len(boxes) > 0

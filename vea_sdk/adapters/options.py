@@ -12,7 +12,7 @@ from vea_sdk.errors import GeometryError
 def image_option(processor: Any, name: str) -> Any:
     """An image setting as the processor's call applies it: the combined processor's defaults come before the
     attributes of its image processor."""
-    # Transformers before 5.20 kept the defaults in a typed dictionary, later versions in an attribute.
+    # Transformers 5.16 keeps these defaults in a typed dictionary, 5.23 in an attribute.
     typed = getattr(getattr(processor, "valid_processor_kwargs", None), "_defaults", {})
     for defaults in (typed.get("images_kwargs", {}), getattr(processor, "images_kwargs", {})):
         if defaults.get(name) is not None:
