@@ -6,7 +6,8 @@ from vea_sdk.capture.session import capture
 from vea_sdk.errors import VeaError
 from vea_sdk.grounding import metrics
 from vea_sdk.grounding.samples import Sample
-from vea_sdk.pipeline import VLM, Answer, load, wrap
+from vea_sdk.loading import load
+from vea_sdk.pipeline import VLM, Answer, wrap
 from vea_sdk.profiles import Profile
 
 __version__ = "0.1.0"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, get_args, overload
 
 import torch
@@ -17,7 +15,7 @@ from vea_sdk import adapters
 from vea_sdk.adapters import Adapter
 from vea_sdk.capture import Session, can_stop_early
 from vea_sdk.capture.layers import LayerSelection, resolve_layers
-from vea_sdk.errors import CheckpointError, InvalidInputError, UnsupportedModelError
+from vea_sdk.errors import InvalidInputError
 from vea_sdk.evidence import Evidence
 from vea_sdk.evidence.images import MAX_PIXELS, ImageSource, load_image
 from vea_sdk.prompts import HIGHLIGHT_PROMPT, PLAIN_PROMPT
@@ -43,7 +41,7 @@ class Answer:
 
 
 class VLM:
-    """A model and its processor, ready to be asked where it looks. Made by :func:`wrap` or :func:`load`."""
+    """A model and its processor, ready to be asked where it looks. Made by :func:`wrap` or ``vea_sdk.load``."""
 
     def __init__(
         self,
@@ -206,81 +204,8 @@ def wrap(
     return VLM(model, processor, layers, lam=lam, sigma=sigma, alpha=alpha, **options)
 
 
-_WRAP_OPTIONS = (
-    "layers",
-    "lam",
-    "sigma",
-    "alpha",
-    "plain_prompt",
-    "highlight_prompt",
-    "adapter",
-    "max_pixels",
-)
-
-
-def load(
-    checkpoint: str | Path,
-    device: str | torch.device | None = None,
-    dtype: torch.dtype | str = "auto",
-    **kwargs: Any,
-) -> VLM:
-    """Load a checkpoint folder or hub name with Transformers' Auto classes (safetensors only), and wrap it.
-
-    Args:
-        checkpoint: a folder written by ``save_pretrained``, or a name on the hub.
-        device: where to put the model; by default CUDA if there is one, else the CPU; not with ``device_map``.
-        dtype: a torch dtype, its name, or "auto" for the checkpoint's own.
-        **kwargs: options of :func:`wrap`; all others go to ``from_pretrained``.
-
-    Raises:
-        CheckpointError: when nothing can be loaded from there.
-        UnsupportedModelError: when it is no image-text-to-text model, or no adapter serves it.
-    """
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    options = {name: kwargs.pop(name) for name in _WRAP_OPTIONS if name in kwargs}
-    if device is not None and kwargs.get("device_map") is not None:
-        raise InvalidInputError(f"device={device!r} and device_map={kwargs['device_map']!r} exclude each other.")
-    _check_checkpoint(checkpoint)
-    try:
-        processor = AutoProcessor.from_pretrained(checkpoint)  # type: ignore[no-untyped-call]
-        model: nn.Module = AutoModelForImageTextToText.from_pretrained(
-            checkpoint, dtype=dtype, **{"use_safetensors": True, **kwargs}
-        )
-    except OSError as error:
-        raise CheckpointError(f"no model can be loaded from {str(checkpoint)!r}: {error}{_hint(error)}") from error
-    except ImportError as error:
-        raise CheckpointError(f"{str(checkpoint)!r} needs a package that is not installed: {error}") from error
-    except ValueError as error:
-        if "Unrecognized configuration class" not in str(error):
-            raise
-        raise UnsupportedModelError(
-            f"{str(checkpoint)!r} is not an image-text-to-text model of Transformers. Load it with its own class and "
-            "use vea.wrap(model, processor)."
-        ) from error
-    if kwargs.get("device_map") is None:
-        model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return wrap(model.eval(), processor, **options)
-
-
-def _hint(error: OSError) -> str:
-    """What Transformers' message leaves out: its video processors need torchvision, and so do processors with one."""
-    missing = importlib.util.find_spec("torchvision") is None
-    return "\nIts processor needs torchvision: pip install torchvision" if missing and "video" in str(error) else ""
-
-
-def _check_checkpoint(checkpoint: str | Path) -> None:
-    """Give a clear error for a folder without a model, before the hub is asked for a path."""
-    folder = Path(checkpoint)
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise CheckpointError(f"{str(folder)!r} is no checkpoint: it holds no config.json.")
-    looks_like_path = isinstance(checkpoint, Path) or str(checkpoint).startswith((".", "/", "~"))
-    if not folder.is_dir() and (looks_like_path or str(checkpoint).count("/") > 1):
-        raise CheckpointError(f"there is no checkpoint folder {str(folder)!r}.")
-
-
 def _entry_device(model: nn.Module) -> torch.device:
-    """Where inputs go: beside the first weights; offloaded weights rest on meta, their hooks know where they compute."""
+    """Where inputs go: beside the first weights. Offloaded ones rest on meta; their hooks know where they compute."""
     for parameter in model.parameters():
         if parameter.device.type != "meta":
             return parameter.device

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from functools import cache
-from importlib.metadata import entry_points
 
 from torch import nn
 
@@ -63,6 +62,8 @@ def find(model: nn.Module) -> Adapter:
 
 @cache
 def _load_entry_points() -> None:
+    from importlib.metadata import entry_points  # here, because it is slow to import and rarely needed
+
     for entry_point in entry_points(group=ENTRY_POINT_GROUP):
         try:
             register(entry_point.load())

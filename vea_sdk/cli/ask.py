@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from vea_sdk import pipeline
 from vea_sdk.cli.output import JsonFlag, OutFolder, parse_layers, progress, report, save_picture, seconds
 from vea_sdk.evidence import Evidence
+from vea_sdk.loading import load
+from vea_sdk.pipeline import VLM
 
 ImageArgument = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Picture file.")]
 QuestionArgument = Annotated[str, typer.Argument(help="Question about the picture.")]
@@ -72,10 +73,10 @@ def attend(
     report(fields | {"top_patches": boxes}, as_json)
 
 
-def _load(model: str, layers: str, device: str | None, dtype: str) -> pipeline.VLM:
+def _load(model: str, layers: str, device: str | None, dtype: str) -> VLM:
     selection = parse_layers(layers)
     with progress(f"loading {model}"):
-        return pipeline.load(model, device=device, dtype=dtype, layers=selection)
+        return load(model, device=device, dtype=dtype, layers=selection)
 
 
 def _shown(evidence: Evidence, image: Path, out: Path, highlighted: bool) -> dict[str, Any]:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from vea_sdk import tiny
 from vea_sdk.cli.output import JsonFlag, OutFolder, progress, report, save_picture, seconds
+from vea_sdk.evidence import Evidence
+from vea_sdk.grounding import metrics
+from vea_sdk.loading import load
 
 
 def demo(out: OutFolder = Path("vea-output"), as_json: JsonFlag = False) -> None:
     """Ask the embedded model about a picture, show where it looked, and ask again."""
-    from vea_sdk import pipeline, tiny
-    from vea_sdk.evidence import Evidence
-    from vea_sdk.grounding import metrics
-
     started = time.perf_counter()
     with progress("loading the embedded model"):
-        vlm = pipeline.load(tiny.checkpoint(), device="cpu")
+        vlm = load(tiny.checkpoint(), device="cpu")
         sample = tiny.demo_sample()
     loaded = time.perf_counter()
     with progress("asking, looking, asking again"):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +61,7 @@ class Profile:
 @cache
 def builtin() -> dict[str, Profile]:
     """The published profiles, by checkpoint name."""
-    text = resources.files(__package__).joinpath("builtin.json").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("builtin.json").read_text(encoding="utf-8")
     return {fields["model"]: Profile.from_dict(fields, "builtin.json") for fields in json.loads(text)}
 
 

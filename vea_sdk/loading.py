@@ -1,0 +1,104 @@
+"""From a checkpoint to a wrapped model, with a clear error for everything that is not one."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vea_sdk.errors import CheckpointError, InvalidInputError, UnsupportedModelError
+from vea_sdk.pipeline import VLM, wrap
+
+_WRAP_OPTIONS = (
+    "layers",
+    "lam",
+    "sigma",
+    "alpha",
+    "plain_prompt",
+    "highlight_prompt",
+    "adapter",
+    "max_pixels",
+)
+
+
+def load(
+    checkpoint: str | Path,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | str = "auto",
+    **kwargs: Any,
+) -> VLM:
+    """Load a checkpoint folder or hub name with Transformers' Auto classes (safetensors only), and wrap it.
+
+    Args:
+        checkpoint: a folder written by ``save_pretrained``, or a name on the hub.
+        device: where to put the model; by default CUDA if there is one, else the CPU; not with ``device_map``.
+        dtype: a torch dtype, its name, or "auto" for the checkpoint's own.
+        **kwargs: options of :func:`wrap`; all others go to ``from_pretrained``.
+
+    Raises:
+        CheckpointError: when nothing can be loaded from there.
+        UnsupportedModelError: when it is no image-text-to-text model, or no adapter serves it.
+    """
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    options = {name: kwargs.pop(name) for name in _WRAP_OPTIONS if name in kwargs}
+    if device is not None and kwargs.get("device_map") is not None:
+        raise InvalidInputError(f"device={device!r} and device_map={kwargs['device_map']!r} exclude each other.")
+    place = _device(device)
+    dtype = _dtype(dtype)
+    _check_checkpoint(checkpoint)
+    try:
+        processor = AutoProcessor.from_pretrained(checkpoint)  # type: ignore[no-untyped-call]
+        model: nn.Module = AutoModelForImageTextToText.from_pretrained(
+            checkpoint, dtype=dtype, **{"use_safetensors": True, **kwargs}
+        )
+    except OSError as error:
+        raise CheckpointError(f"no model can be loaded from {str(checkpoint)!r}: {error}{_hint(error)}") from error
+    except ImportError as error:
+        raise CheckpointError(f"{str(checkpoint)!r} needs a package that is not installed: {error}") from error
+    except ValueError as error:
+        if "Unrecognized configuration class" not in str(error):
+            raise
+        raise UnsupportedModelError(
+            f"{str(checkpoint)!r} is not an image-text-to-text model of Transformers. Load it with its own class and "
+            "use vea.wrap(model, processor)."
+        ) from error
+    if kwargs.get("device_map") is None:
+        model = model.to(place)
+    return wrap(model.eval(), processor, **options)
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    try:
+        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise InvalidInputError(f"device={device!r} is no device: {error}") from error
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise InvalidInputError(f"device={device!r}, but torch {torch.__version__} sees no CUDA device here; use cpu.")
+    return place
+
+
+def _dtype(dtype: torch.dtype | str) -> torch.dtype | str:
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) and dtype != "auto" else dtype
+    if found != "auto" and not isinstance(found, torch.dtype):
+        raise InvalidInputError(f'dtype={dtype!r} is no dtype of torch; use "auto", "float32" or "bfloat16".')
+    return found
+
+
+def _hint(error: OSError) -> str:
+    """What Transformers' message leaves out: its video processors need torchvision, and so do processors with one."""
+    missing = importlib.util.find_spec("torchvision") is None
+    return "\nIts processor needs torchvision: pip install torchvision" if missing and "video" in str(error) else ""
+
+
+def _check_checkpoint(checkpoint: str | Path) -> None:
+    """Give a clear error for a folder without a model, before the hub is asked for a path."""
+    folder = Path(checkpoint)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise CheckpointError(f"{str(folder)!r} is no checkpoint: it holds no config.json.")
+    looks_like_path = isinstance(checkpoint, Path) or str(checkpoint).startswith((".", "/", "~"))
+    if not folder.is_dir() and (looks_like_path or str(checkpoint).count("/") > 1):
+        raise CheckpointError(f"there is no checkpoint folder {str(folder)!r}.")
