@@ -1,0 +1,53 @@
+"""The corridor on a GPU gives what it gives on the CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from families import FAMILIES
+from PIL import Image
+
+import vea_sdk as vea
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU, and torch sees none here"),
+]
+names = pytest.mark.parametrize("name", FAMILIES)
+
+
+def picture() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 120, 3), dtype=np.uint8))
+
+
+@names
+def test_rows_are_those_of_the_cpu(name: str) -> None:
+    family = FAMILIES[name]()
+    inputs = family.inputs(picture(), "what is it?")
+    options = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
+    with vea.capture(family.model, layers="all", queries="all", top_k=5) as expected:
+        tokens = family.model.generate(**inputs, **options)
+    try:
+        model = family.model.cuda()
+        with vea.capture(model, layers="all", queries="all", top_k=5) as session:
+            found = model.generate(**inputs.to("cuda"), **options)
+    finally:
+        family.model.cpu()
+    assert torch.equal(found.cpu(), tokens)
+    assert session.attention.is_cuda
+    # Both are float32; the hidden states differ by the rounding of two matrix libraries, amplified over four layers.
+    assert (session.attention.cpu() - expected.attention).abs().max() <= 1e-4
+    assert (session.topk.cpu().sum(-1) == 5).all()
+
+
+@names
+def test_the_pipeline_runs_in_bfloat16(name: str) -> None:
+    family = FAMILIES[name]()
+    expected = vea.wrap(family.model, family.processor, layers=[0]).attend(picture(), "what?").scores
+    try:
+        family.model.to("cuda", torch.bfloat16)
+        answer = vea.wrap(family.model, family.processor, layers=[0]).ask(picture(), "what?", max_new_tokens=3)
+    finally:
+        family.model.to("cpu", torch.float32)
+    assert np.corrcoef(answer.evidence.scores, expected)[0, 1] > 0.9
