@@ -55,7 +55,7 @@ def wanted_nvcc() -> Path | None:
         raise CompileError(f"VEA_CUDA={choice!r}; choose auto, 0 or 1")
     nvcc = None if choice == "0" else find_nvcc()
     if choice == "1" and nvcc is None:
-        raise CompileError("VEA_CUDA=1, but no nvcc on the PATH, in CUDA_HOME or in NVCC; set VEA_CUDA=0 to go without")
+        raise CompileError("VEA_CUDA=1, but no nvcc on the PATH, in CUDA_HOME or in NVCC; VEA_CUDA=0 goes without")
     return nvcc
 
 
@@ -105,11 +105,12 @@ class BuildNative(build_ext):
         if sys.platform == "darwin":
             link = f"{cxx} -bundle -undefined dynamic_lookup"
         if nvcc:  # knows where its static runtime lies, so that the module imports without a driver
-            link = f"{quoted(nvcc)} -shared -cudart static -Xlinker=--strip-all"
+            link = f"{quoted(nvcc)} -shared -cudart static -Xcompiler=-pthread -Xlinker=--strip-all"
         lines = [
             "rule cxx",
-            f"  command = {cxx} -std=c++17 -O3 -fPIC -fvisibility=hidden -Wall -Wextra -Wno-psabi -Wno-maybe-uninitialized $flags "
-            "-MMD -MF $out.d -c $in -o $out",
+            # The two warnings left out are about GCC's own vector headers.
+            f"  command = {cxx} -std=c++17 -O3 -fPIC -fvisibility=hidden -Wall -Wextra -Wno-psabi "
+            "-Wno-maybe-uninitialized $flags -MMD -MF $out.d -c $in -o $out",
             "  depfile = $out.d",
             "rule link",
             f"  command = {link} $in -o $out",

@@ -26,6 +26,20 @@ struct InvalidInput {
     std::string message;
 };
 
+struct DeviceError {
+    std::string message;
+};
+
+#ifdef VEA_CUDA_ARCHS
+constexpr int64_t kMaxDimCuda = vea::cuda::kMaxDim;
+
+void check_launch(int code) {
+    if (code != 0) throw DeviceError{std::string("the CUDA kernel was not launched: ") + vea_cuda_error(code)};
+}
+#else
+constexpr int64_t kMaxDimCuda = 0;
+#endif
+
 template <class... Parts>
 [[noreturn]] void refuse(const Parts&... parts) {
     std::ostringstream text;
@@ -253,7 +267,8 @@ vea::ImageAttention checked(const py::tuple& arguments, py::handle out_tensor, b
     if (p.queries < 1 || p.keys < 1 || p.dim < 1) {
         refuse("query ", query.shape(), " and key ", key.shape(), " need at least one position and one channel");
     }
-    if (p.dim > vea::kMaxDim) refuse("query has ", p.dim, " channels per head; the kernels take 1 to ", vea::kMaxDim);
+    const int64_t max_dim = on_cpu ? vea::kMaxDim : kMaxDimCuda;
+    if (p.dim > max_dim) refuse("query has ", p.dim, " channels per head; the kernel takes 1 to ", max_dim);
     if (p.dim > 1 && p.key.stride[3] != 1) {
         refuse("key has stride ", p.key.stride[3], " along its channels; pass key.contiguous()");
     }
@@ -357,10 +372,13 @@ PYBIND11_MODULE(_C, m) {
             if (pointer) std::rethrow_exception(pointer);
         } catch (const InvalidInput& error) {
             py::set_error(py::module_::import("vea_sdk.errors").attr("InvalidInputError"), error.message.c_str());
+        } catch (const DeviceError& error) {
+            py::set_error(py::module_::import("vea_sdk.errors").attr("NativeExtensionError"), error.message.c_str());
         }
     });
 
-    m.attr("max_dim") = vea::kMaxDim;
+    m.attr("max_dim_cpu") = vea::kMaxDim;
+    m.attr("max_dim_cuda") = kMaxDimCuda;
 #if defined(__clang__)
     m.attr("compiler") = __VERSION__;
 #else
@@ -384,4 +402,31 @@ PYBIND11_MODULE(_C, m) {
         py::gil_scoped_release release;
         vea::cpu::topk_mask(problem, threads);
     });
+
+#ifdef VEA_CUDA_ARCHS
+    m.def("cuda_devices", [] {  // (number of devices, what went wrong or "")
+        int count = 0;
+        const int code = vea_cuda_devices(&count);
+        return std::pair(count, std::string(code == 0 ? "" : vea_cuda_error(code)));
+    });
+    m.def("image_attention_workspace",  // (32-bit tickets, floats)
+          [](int64_t batch, int64_t heads, int64_t kv_heads, int64_t keys, int64_t tokens) {
+              vea::ImageAttention p;
+              p.batch = batch, p.heads = heads, p.kv_heads = kv_heads, p.keys = keys, p.tokens = tokens;
+              const vea::cuda::Workspace workspace = vea::cuda::image_attention_workspace(p);
+              return std::pair(workspace.tickets, workspace.floats);
+          });
+    m.def("image_attention_cuda", [](const py::tuple& arguments, py::handle out, bool accumulate, py::handle chosen,
+                                     uintptr_t tickets, uintptr_t workspace, uintptr_t stream) {
+        const vea::ImageAttention problem = checked(arguments, out, accumulate, chosen, false);
+        py::gil_scoped_release release;
+        check_launch(vea_image_attention(&problem, reinterpret_cast<unsigned*>(tickets),
+                                         reinterpret_cast<float*>(workspace), reinterpret_cast<void*>(stream)));
+    });
+    m.def("topk_mask_cuda", [](py::handle scores, int64_t k, py::handle chosen, uintptr_t stream) {
+        const vea::TopkMask problem = checked(scores, k, chosen, false);
+        py::gil_scoped_release release;
+        check_launch(vea_topk_mask(&problem, reinterpret_cast<void*>(stream)));
+    });
+#endif
 }

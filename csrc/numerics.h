@@ -6,12 +6,6 @@
 
 #include "problem.h"
 
-#ifdef __CUDACC__
-#define VEA_HD __host__ __device__ __forceinline__
-#else
-#define VEA_HD inline
-#endif
-
 namespace vea {
 namespace {  // internal linkage: files built for different instruction sets must never share an instance
 

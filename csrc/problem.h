@@ -4,6 +4,12 @@
 
 #include <cstdint>
 
+#ifdef __CUDACC__
+#define VEA_HD __host__ __device__ __forceinline__
+#else
+#define VEA_HD inline
+#endif
+
 namespace vea {
 
 enum class Dtype : int32_t { f32, f16, bf16, i32, i64, boolean };
@@ -14,7 +20,7 @@ struct Array {
     Dtype dtype = Dtype::f32;
     int64_t stride[4] = {0, 0, 0, 0};
 
-    explicit operator bool() const { return data != nullptr; }
+    VEA_HD explicit operator bool() const { return data != nullptr; }
 };
 
 // out (+)= weight * mean over heads of softmax(score), at the image tokens.

@@ -6,17 +6,24 @@
 
 #include "../problem.h"
 
+namespace vea::cuda {
+
+constexpr int64_t kMaxDim = 256;  // D
+
+struct Workspace {
+    int64_t tickets;  // 32-bit words; zero before the first launch, left zero by every launch
+    int64_t floats;   // of scratch memory, 16-byte aligned, in any state
+};
+
+Workspace image_attention_workspace(const ImageAttention& problem);
+
+}  // namespace vea::cuda
+
 extern "C" {
 
-// Bytes of workspace that the launch needs. Its first `vea_image_attention_tickets` 32-bit words must be zero before
-// the first launch; the kernel leaves them zero.
-int64_t vea_image_attention_workspace(const vea::ImageAttention* problem);
-int64_t vea_image_attention_tickets(const vea::ImageAttention* problem);
-
-int vea_image_attention(const vea::ImageAttention* problem, void* tickets, void* workspace, void* stream);
+int vea_image_attention(const vea::ImageAttention* problem, unsigned* tickets, float* workspace, void* stream);
 int vea_topk_mask(const vea::TopkMask* problem, void* stream);
 
 const char* vea_cuda_error(int code);
 int vea_cuda_devices(int* count);
-int vea_cuda_driver(int* version);
 }

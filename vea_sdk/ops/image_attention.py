@@ -10,7 +10,7 @@ from torch.library import fallthrough_kernel, register_fake
 
 from . import plain
 from .arguments import Arguments, check_image_attention, check_indices
-from .dispatch import cpu_kernels
+from .dispatch import cuda_workspace, kernels_for, on_device_of
 from .library import LIBRARY
 
 
@@ -105,16 +105,32 @@ def _outputs(a: Arguments, out: Tensor | None) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def _run(a: Arguments, out: Tensor | None) -> tuple[Tensor, Tensor]:
-    kernels = cpu_kernels(a.query)
-    if kernels is not None and a.query.shape[-1] <= kernels.max_dim and a.image_index.dim() == 2:
-        scores, chosen = _outputs(a, out)
-        kernels.image_attention_cpu(
-            a, scores, out is not None, None if a.top_k is None else chosen, torch.get_num_threads()
-        )
-        return scores, chosen
+    kernels = kernels_for(a.query)
+    if kernels is not None and a.query.dim() == a.key.dim() == 4 and a.image_index.dim() == 2:
+        if a.query.is_cpu and a.query.shape[3] <= kernels.max_dim_cpu:
+            return _run_cpu(kernels, a, out)
+        if a.query.is_cuda and a.query.shape[3] <= kernels.max_dim_cuda:
+            return _run_cuda(kernels, a, out)
     check_image_attention(a, out)
     check_indices(a)
     return plain.image_attention(a, out, torch.promote_types(a.query.dtype, torch.float32))
+
+
+def _run_cpu(kernels: Any, a: Arguments, out: Tensor | None) -> tuple[Tensor, Tensor]:
+    scores, chosen = _outputs(a, out)
+    mask = None if a.top_k is None else chosen
+    kernels.image_attention_cpu(a, scores, out is not None, mask, torch.get_num_threads())
+    return scores, chosen
+
+
+def _run_cuda(kernels: Any, a: Arguments, out: Tensor | None) -> tuple[Tensor, Tensor]:
+    with on_device_of(a.query):
+        scores, chosen = _outputs(a, out)
+        mask = None if a.top_k is None else chosen
+        stream = torch.cuda.current_stream().cuda_stream
+        tickets, scratch = cuda_workspace(kernels, a, stream)
+        kernels.image_attention_cuda(a, scores, out is not None, mask, tickets.data_ptr(), scratch.data_ptr(), stream)
+    return scores, chosen
 
 
 @register_fake("vea_sdk::image_attention")  # type: ignore[untyped-decorator]

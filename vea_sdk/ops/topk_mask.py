@@ -8,7 +8,7 @@ from torch.library import fallthrough_kernel, register_fake
 
 from . import plain
 from .arguments import check_topk_mask
-from .dispatch import cpu_kernels
+from .dispatch import kernels_for, on_device_of
 from .library import LIBRARY
 
 
@@ -44,10 +44,14 @@ def _fake(scores: Tensor, k: int) -> Tensor:
 
 @torch.no_grad()
 def _run(scores: Tensor, k: int) -> Tensor:
-    kernels = cpu_kernels(scores)
+    kernels = kernels_for(scores)
     if kernels is not None:
-        chosen = torch.empty(scores.shape, dtype=torch.bool)
-        kernels.topk_mask_cpu(scores, k, chosen, torch.get_num_threads())
+        chosen = torch.empty(scores.shape, dtype=torch.bool, device=scores.device)
+        if scores.is_cpu:
+            kernels.topk_mask_cpu(scores, k, chosen, torch.get_num_threads())
+        else:
+            with on_device_of(scores):
+                kernels.topk_mask_cuda(scores, k, chosen, torch.cuda.current_stream().cuda_stream)
         return chosen
     check_topk_mask(scores, k)
     return plain.topk_mask(scores, k)
