@@ -1,0 +1,143 @@
+"""What the build makes: contents of wheel and sdist, no leaks between configurations, CUDA code without spills.
+
+Builds take minutes on small machines, hence ``slow``. They run on a copy: the checkout's own build stays as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NVCC = shutil.which("nvcc")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (ROOT / "setup.py").is_file(), reason="needs a source checkout"),
+    pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler"),
+]
+needs_nvcc = pytest.mark.skipif(NVCC is None, reason="needs nvcc")
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    target = tmp_path_factory.mktemp("source") / "vea"
+    shutil.copytree(
+        ROOT, target, ignore=shutil.ignore_patterns(".*", "build", "dist", "*.so", "*.egg-info", "__pycache__")
+    )
+    return target
+
+
+def build(copy, kind, folder, **environment):
+    """Run the PEP 517 hook in this interpreter's environment, without isolation or network."""
+    code = f"from setuptools import build_meta; print(build_meta.build_{kind}({str(folder)!r}))"
+    folder.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=copy, env={**os.environ, **environment}, capture_output=True, text=True
+    )
+    return done, folder / (done.stdout.split() or ["nothing"])[-1]
+
+
+def extension_of(wheel, folder):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [n for n in archive.namelist() if n.startswith("vea_sdk/_C.") and n.endswith(".so")]
+        return Path(archive.extract(name, folder))
+
+
+@pytest.fixture(scope="module")
+def cpu_wheel(copy, tmp_path_factory):
+    """Built without CUDA, where nvcc exists right after a build with it."""
+    folder = tmp_path_factory.mktemp("wheels")
+    if NVCC:
+        done, wheel = build(copy, "wheel", folder / "cuda", VEA_CUDA="1", VEA_CUDA_ARCHS="90")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert b"cudaLaunchKernel" in extension_of(wheel, folder / "cuda").read_bytes()
+    done, wheel = build(copy, "wheel", folder / "cpu", VEA_CUDA="0")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return wheel
+
+
+def test_wheel_holds_the_package_and_nothing_else(cpu_wheel):
+    names = zipfile.ZipFile(cpu_wheel).namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"vea_sdk"}
+    for wanted in ("vea_sdk/py.typed", "vea_sdk/_C.pyi", "vea_sdk/ops/image_attention.py"):
+        assert wanted in names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    data = [p.relative_to(ROOT).as_posix() for p in ROOT.glob("vea_sdk/**/*.json")]
+    assert not set(data) - set(names)
+    metadata = zipfile.ZipFile(cpu_wheel).read(next(n for n in names if n.endswith("METADATA"))).decode()
+    assert re.search(r"^Requires-Dist: torch>=2\.10$", metadata, re.MULTILINE)
+
+
+def test_cpu_wheel_holds_no_cuda_after_a_cuda_build(cpu_wheel, tmp_path):
+    binary = extension_of(cpu_wheel, tmp_path).read_bytes()
+    for trace in (b"cudaLaunchKernel", b"nv_fatbin", b"__cudaRegister", b"libcuda"):
+        assert trace not in binary
+    assert cpu_wheel.stat().st_size < 3 << 20 or any(ROOT.glob("vea_sdk/tiny/checkpoint/*"))
+
+
+@needs_nvcc
+def test_cuda_build_imports_without_a_driver_and_says_so(cpu_wheel, tmp_path):
+    extension = extension_of(next((cpu_wheel.parents[1] / "cuda").glob("*.whl")), tmp_path)
+    code = (
+        "import importlib.util, sys, vea_sdk\n"
+        f"spec = importlib.util.spec_from_file_location('vea_sdk._C', {str(extension)!r})\n"
+        "sys.modules['vea_sdk._C'] = module = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(module)\n"
+        "info = vea_sdk.build_info()\n"
+        "assert info['native'] and info['cuda_archs'] == ['90'], info\n"
+        "assert info['cuda'] or 'driver' in info['reasons'][0], info\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_sdist_builds_by_itself(copy, tmp_path):
+    done, archive = build(copy, "sdist", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with tarfile.open(archive) as tar:
+        names = {name.partition("/")[2] for name in tar.getnames()}
+    sources = {p.relative_to(ROOT).as_posix() for p in ROOT.glob("csrc/**/*.*")}
+    assert sources <= names
+    assert {"setup.py", "pyproject.toml", "LICENSE", "vea_sdk/py.typed"} <= names
+    assert not [name for name in names if name.endswith((".so", ".o", ".pyc"))]
+
+
+def test_cuda_on_demand_fails_loudly_without_nvcc(copy, tmp_path):
+    (tmp_path / "bin").mkdir()
+    for tool in ("c++", "g++", "as", "ld"):
+        if path := shutil.which(tool):
+            (tmp_path / "bin" / tool).symlink_to(path)
+    environment = {"PATH": str(tmp_path / "bin"), "VEA_CUDA": "1", "NVCC": "", "CUDA_HOME": "", "CUDA_PATH": ""}
+    if Path("/usr/local/cuda/bin/nvcc").exists():
+        pytest.skip("nvcc stands in its default place")
+    done, _ = build(copy, "wheel", tmp_path, **environment)
+    assert done.returncode != 0
+    assert "VEA_CUDA=1, but no nvcc" in done.stdout + done.stderr
+
+
+def test_a_missing_compiler_is_named(copy, tmp_path):
+    done, _ = build(copy, "wheel", tmp_path, CXX="no-such-compiler", VEA_CUDA="0")
+    assert done.returncode != 0
+    assert "no C++ compiler 'no-such-compiler'" in done.stdout + done.stderr
+
+
+@needs_nvcc
+@pytest.mark.parametrize("arch", ["80", "90"])
+def test_cuda_kernels_spill_no_registers(arch, tmp_path):
+    for source in sorted((ROOT / "csrc" / "cuda").glob("*.cu")):
+        target = [f"-gencode=arch=compute_{arch},code=sm_{arch}", "-c", str(source), "-o", str(tmp_path / "kernel.o")]
+        report = subprocess.run(
+            [NVCC, "-O3", "-std=c++17", "-Xptxas=-v", *target], capture_output=True, text=True, check=True
+        ).stderr
+        spills = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", report)
+        assert spills
+        assert set(spills) == {("0", "0")}
