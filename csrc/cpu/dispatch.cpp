@@ -10,7 +10,7 @@ namespace {
 CpuPath choose() {
     const char* wanted = std::getenv("VEA_CPU_PATH");
     const auto allowed = [&](const char* path) { return wanted == nullptr || std::strcmp(wanted, path) == 0; };
-#if defined(__x86_64__)
+#ifdef VEA_X86
     if (allowed("avx512") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) {
         return {"avx512", &kAvx512};
     }

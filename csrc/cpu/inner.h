@@ -29,7 +29,8 @@ struct InnerLoops {
 };
 
 extern const InnerLoops kPortable;
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(VEA_PORTABLE_ONLY)
+#define VEA_X86
 extern const InnerLoops kAvx2, kAvx512;
 #endif
 

@@ -1,0 +1,144 @@
+"""The CUDA kernels' own source, run on the CPU: right numbers without a GPU (see cuda_emulation/emulation.h)."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+import torch
+from test_ops import DTYPES, make
+from tolerances import ATTENTION
+
+from vea_sdk import ops
+from vea_sdk.ops.arguments import Arguments
+
+HERE = Path(__file__).parent / "cuda_emulation"
+CSRC = Path(__file__).parents[1] / "csrc"
+LAUNCH = re.compile(r"([\w:]+(?:<[\w, ]+>)?)\s*<<<(.+?), (\S+), 0, \S+>>>\((.*?)\);", re.DOTALL)
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not CSRC.is_dir(), reason="needs a source checkout"),
+    pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++"),
+]
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory):
+    """The bindings, built over the emulated kernels."""
+    pybind11 = pytest.importorskip("pybind11")
+    folder = tmp_path_factory.mktemp("emulation")
+    shutil.copytree(CSRC, folder / "csrc")
+    shutil.copytree(HERE, folder / "emulation")
+    sources = [folder / "csrc" / "bindings.cpp", *(folder / "csrc" / "cpu").glob("*.cpp")]
+    for path in (folder / "csrc" / "cuda").glob("*.cu"):
+        launched, count = LAUNCH.subn(r"emulation::launch(\2, \3, [&] { \1(\4); });", path.read_text())
+        assert count == 1
+        header = f'#include "{folder}/emulation/emulation.h"\n'
+        (path.with_suffix(".cpp")).write_text(header + launched)
+        sources.append(path.with_suffix(".cpp"))
+    module = folder / "_C.so"
+    flags = (
+        "-std=c++17 -O1 -w -shared -fPIC -pthread -DVEA_CUDA_ARCHS='\"emulated\"' "
+        "-DVEA_PORTABLE_ONLY -DVEA_TABLE=kPortable -DVEA_WIDTH=8 "
+        f"-I{folder}/emulation/include -I{pybind11.get_include()} -I{sysconfig.get_paths()['include']}"
+    )
+    subprocess.run(["g++", *shlex.split(flags), *map(str, sources), "-o", str(module)], check=True)
+    spec = importlib.util.spec_from_file_location("_C", module)
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def run(kernels, query, key, image_index, query_index=None, *, out=None, top_k=None, per_head=False, **options):
+    a = Arguments(
+        query, key, image_index, query_index, options.get("scale", query.shape[-1] ** -0.5),
+        *(options.get(name) for name in ("key_start", "key_stop", "mask", "softcap", "window", "sinks")),
+        options.get("position_bias"), options.get("weight", 1.0), top_k, per_head,
+    )  # fmt: skip
+    batch, tokens = image_index.shape
+    words, floats = kernels.image_attention_workspace(*query.shape[:2], *key.shape[1:3], tokens)
+    tickets, scratch = torch.zeros(words, dtype=torch.int32), torch.full((floats,), torch.nan)
+    scores = torch.empty((batch, query.shape[1], tokens) if per_head else (batch, tokens)) if out is None else out
+    chosen = None if top_k is None else torch.empty(batch, tokens, dtype=torch.bool)
+    for _ in range(1 if out is not None else 2):  # the second launch finds the tickets that the first one left
+        kernels.image_attention_cuda(a, scores, out is not None, chosen, tickets.data_ptr(), scratch.data_ptr(), 0)
+    assert not tickets.any()
+    return scores if top_k is None else (scores, chosen)
+
+
+def check(kernels, *tensors, **options):
+    expected = ops.reference.image_attention(*tensors, per_head=True, **options)
+    heads = run(kernels, *tensors, per_head=True, **options)
+    torch.testing.assert_close(heads, expected, rtol=0, atol=ATTENTION, equal_nan=True)
+    mean = run(kernels, *tensors, **options)
+    torch.testing.assert_close(mean, expected.mean(1), rtol=0, atol=ATTENTION, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("keys", "dim", "group"), [(1, 1, 1), (3, 128, 7), (17, 72, 3), (111, 256, 17), (989, 80, 8)])
+def test_sizes(kernels, dtype, keys, dim, group):
+    check(kernels, *make(2, 2 * group, 2, 1, keys, dim, 17, dtype, seed=keys))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_options(kernels, dtype):
+    query, key, index = make(3, 4, 2, 5, 300, 16, 40, dtype, index=torch.int32)
+    g = torch.Generator().manual_seed(2)
+    visible = torch.rand(3, 1, 5, 310, generator=g) < 0.6
+    options = {
+        "key_start": torch.tensor([0, 3, 299]),
+        "key_stop": torch.tensor([300, 3, 999]),
+        "mask": torch.where(visible, 0.0, torch.finfo(dtype).min).to(dtype),
+        "position_bias": torch.randn(1, 4, 5, 300, generator=g).to(dtype),
+        "sinks": torch.randn(4, generator=g).to(dtype),
+        "softcap": 2.0,
+        "window": 90,
+        "scale": 0.7,
+    }
+    for name, value in options.items():
+        check(kernels, query, key, index, **{name: value})
+    check(kernels, query, key, index, torch.tensor([0, 4, 2]), **options)
+    check(kernels, query, key, index, mask=visible)
+
+
+def test_strides_nan_and_bad_indices(kernels):
+    query, key, index = make(2, 4, 2, 1, 300, 24, 17)
+    check(kernels, query, key.transpose(1, 2).contiguous().transpose(1, 2), index)
+    check(kernels, query, key[:, :, 1::2], index % 150)
+    check(kernels, query[..., :23], key[..., 1:], index)  # no 16-byte loads here
+    key[0, 1, 270] = torch.nan
+    check(kernels, query, key, index)
+    index[1, 0] = 300
+    assert run(kernels, query, key, index)[1].isnan().tolist() == [True] + [False] * 16
+    assert run(kernels, query, key, index, torch.tensor([0, 1]))[1, index[1] >= 0].isnan().all()
+
+
+@pytest.mark.parametrize("per_head", [False, True])
+def test_out_and_topk(kernels, per_head):
+    query, key, index = make(2, 4, 2, 1, 500, 32, 300)
+    before = torch.randn((2, 4, 310) if per_head else (2, 310), generator=torch.Generator().manual_seed(1))
+    out, other = before.clone(), before.clone()
+    options = {"weight": 0.25, "top_k": 37, "per_head": per_head}
+    found, chosen = run(kernels, query, key, index, out=out[..., 5:305], **options)
+    ops.reference.image_attention(query, key, index, out=other[..., 5:305], **options)
+    torch.testing.assert_close(out, other, rtol=0, atol=1e-6)
+    mean = found.sum(1) if per_head else found
+    assert torch.equal(chosen, ops.reference.topk_mask(mean.masked_fill(index < 0, torch.nan), 37))
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 17, 111, 989])
+def test_topk_mask(kernels, tokens):
+    scores = torch.randn(4, tokens, generator=torch.Generator().manual_seed(4)).mul(3).round()
+    scores[0, ::2] = torch.nan
+    scores[1] = 0
+    for k in {0, 1, tokens // 2, tokens - 1, tokens}:
+        chosen = torch.empty(4, tokens, dtype=torch.bool)
+        kernels.topk_mask_cuda(scores, k, chosen, 0)
+        assert torch.equal(chosen, ops.reference.topk_mask(scores, k))
