@@ -125,15 +125,17 @@ inline Four sums(const Floats v[4]) {
     return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
 }
 
-// Four keys against H heads. Eight sums are in flight at H = 2, which hides the latency of multiply-add.
+// Four keys against H heads. At H = 3 the twelve sums, three queries and a key fill the sixteen registers of AVX2.
 template <int H>
 inline void dots_of_four(const float* queries, int64_t padded, const float* const keys[4], int64_t length, float* scores,
                          int64_t n) {
     Floats partial[H][4] = {};
     for (int64_t d = 0; d < length; d += W) {
-        for (int h = 0; h < H; ++h) {
-            const Floats q = load<Floats>(queries + h * padded + d);
-            for (int i = 0; i < 4; ++i) partial[h][i] += q * load<Floats>(keys[i] + d);
+        Floats q[H];
+        for (int h = 0; h < H; ++h) q[h] = load<Floats>(queries + h * padded + d);
+        for (int i = 0; i < 4; ++i) {
+            const Floats k = load<Floats>(keys[i] + d);  // once for all heads: loads are the bottleneck
+            for (int h = 0; h < H; ++h) partial[h][i] += q[h] * k;
         }
     }
     for (int h = 0; h < H; ++h) {
@@ -163,10 +165,11 @@ void dots(const float* queries, int64_t heads, const void* keys, Dtype dtype, in
             if (!direct) widen_row(row, dtype, dim, tile + i * kMaxDim);
         }
         int64_t h = 0;
-        for (; h + 2 <= heads; h += 2) {
-            dots_of_four<2>(queries + h * padded, padded, rows, length, scores + h * kBlock + t, count);
+        for (; h + 3 <= heads; h += 3) {
+            dots_of_four<3>(queries + h * padded, padded, rows, length, scores + h * kBlock + t, count);
         }
-        if (h < heads) dots_of_four<1>(queries + h * padded, padded, rows, length, scores + h * kBlock + t, count);
+        if (heads - h == 2) dots_of_four<2>(queries + h * padded, padded, rows, length, scores + h * kBlock + t, count);
+        if (heads - h == 1) dots_of_four<1>(queries + h * padded, padded, rows, length, scores + h * kBlock + t, count);
     }
 }
 

@@ -103,7 +103,6 @@ def _outputs(a: Arguments, out: Tensor | None) -> tuple[Tensor, Tensor]:
     return scores, a.query.new_empty((batch, 0 if a.top_k is None else tokens), dtype=torch.bool)
 
 
-@torch.no_grad()
 def _run(a: Arguments, out: Tensor | None) -> tuple[Tensor, Tensor]:
     kernels = kernels_for(a.query)
     if kernels is not None and a.query.dim() == a.key.dim() == 4 and a.image_index.dim() == 2:
@@ -113,7 +112,8 @@ def _run(a: Arguments, out: Tensor | None) -> tuple[Tensor, Tensor]:
             return _run_cuda(kernels, a, out)
     check_image_attention(a, out)
     check_indices(a)
-    return plain.image_attention(a, out, torch.promote_types(a.query.dtype, torch.float32))
+    with torch.no_grad():
+        return plain.image_attention(a, out, torch.promote_types(a.query.dtype, torch.float32))
 
 
 def _run_cpu(kernels: Any, a: Arguments, out: Tensor | None) -> tuple[Tensor, Tensor]:

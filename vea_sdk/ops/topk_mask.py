@@ -42,7 +42,6 @@ def _fake(scores: Tensor, k: int) -> Tensor:
     return scores.new_empty(scores.shape, dtype=torch.bool)
 
 
-@torch.no_grad()
 def _run(scores: Tensor, k: int) -> Tensor:
     kernels = kernels_for(scores)
     if kernels is not None:
@@ -54,7 +53,8 @@ def _run(scores: Tensor, k: int) -> Tensor:
                 kernels.topk_mask_cuda(scores, k, chosen, torch.cuda.current_stream().cuda_stream)
         return chosen
     check_topk_mask(scores, k)
-    return plain.topk_mask(scores, k)
+    with torch.no_grad():
+        return plain.topk_mask(scores, k)
 
 
 LIBRARY.impl("topk_mask", _run, "CompositeExplicitAutograd")
