@@ -6,12 +6,13 @@ from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vea_sdk.adapters.geometry import ImageLayout, PatchGrid
 from vea_sdk.errors import GeometryError, InvalidInputError
 from vea_sdk.evidence.arrays import ArrayT, like, to_tensor
 from vea_sdk.evidence.denoise import denoise as denoise_grid
-from vea_sdk.evidence.normalize import normalize
+from vea_sdk.evidence.normalize import normalize_
 from vea_sdk.evidence.smooth import expand, sigma_in_pixels, smoothing_matrix
 from vea_sdk.evidence.smooth import smooth as smooth_grid
 
@@ -40,14 +41,14 @@ def build_map(
         smooth: False only upsamples.
 
     Returns:
-        [height, width] in [0, 1], the same kind of array.
+        [height, width] in [0, 1], the same kind of array, without gradients.
 
     Raises:
         GeometryError: the number of scores is not rows · cols.
         NaNAttentionError: the scores hold NaN.
     """
     rows, cols = grid_size
-    values = to_tensor("scores", scores)
+    values = to_tensor("scores", scores).detach()
     if values.numel() != rows * cols:
         raise GeometryError(
             f"{values.numel()} scores do not fill a grid of {rows} x {cols} = {rows * cols} patches. Pass the scores "
@@ -56,7 +57,7 @@ def build_map(
     cells = values.reshape(rows, cols)
     if denoise:
         cells = denoise_grid(cells, lam)
-    return like(normalize(smooth_grid(cells, image_hw, sigma if smooth else 0.0)), scores)
+    return like(normalize_(smooth_grid(cells, image_hw, sigma if smooth else 0.0)), scores)
 
 
 def layout_map(
@@ -83,13 +84,13 @@ def layout_map(
         canvas: ``"original"``: the map of the picture as given; ``"input"``: of the canvas the model saw.
 
     Returns:
-        [height, width] of the canvas in [0, 1], the same kind of array.
+        [height, width] of the canvas in [0, 1], the same kind of array, without gradients.
 
     Raises:
         GeometryError: the number of scores is not ``layout.n_tokens``.
         NaNAttentionError: the scores hold NaN.
     """
-    values = to_tensor("scores", scores, ndim=1)
+    values = to_tensor("scores", scores, ndim=1).detach()
     if len(values) != layout.n_tokens:
         raise GeometryError(
             f"{len(values)} scores do not match the layout's {layout.n_tokens} tokens ({layout}). Pass the scores of "
@@ -97,7 +98,7 @@ def layout_map(
         )
     height, width = canvas_size(layout, canvas)
     sigma_px = sigma_in_pixels(sigma if smooth else 0.0, height, width)
-    pixels = values.new_zeros(height, width)
+    pixels: Tensor | None = None
     for grid in layout.grids:
         cells = values[torch.from_numpy(grid.token_index.copy()).to(values.device)]
         if denoise:
@@ -106,8 +107,10 @@ def layout_map(
         x0, y0, x1, y1 = on_canvas(grid.region, layout, canvas)
         by = smoothing_matrix(grid.rows, height, sigma_px, *_snapped(y0, y1, height))
         bx = smoothing_matrix(grid.cols, width, sigma_px, *_snapped(x0, x1, width))
-        pixels += expand(cells * (_cell_area(layout.grids[0]) / _cell_area(grid)), by, bx)
-    return like(normalize(pixels), scores)
+        part = expand(cells * (_cell_area(layout.grids[0]) / _cell_area(grid)), by, bx)
+        pixels = part if pixels is None else pixels.add_(part)
+    assert pixels is not None  # a layout has at least one grid
+    return like(normalize_(pixels), scores)
 
 
 def canvas_size(layout: ImageLayout, canvas: Canvas) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from vea_sdk.errors import NaNAttentionError
 from vea_sdk.evidence.arrays import ArrayT, like, to_tensor
@@ -19,7 +20,11 @@ def normalize(pixel_map: ArrayT) -> ArrayT:
     Raises:
         NaNAttentionError: the map holds NaN or infinity.
     """
-    values = to_tensor("pixel_map", pixel_map)
+    return like(normalize_(to_tensor("pixel_map", pixel_map).clone()), pixel_map)
+
+
+def normalize_(values: Tensor) -> Tensor:
+    """:func:`normalize` in place: the first touch of a fresh buffer of map size costs more than the arithmetic."""
     ends = torch.stack(torch.aminmax(values))  # NaN survives both, so one look at two numbers is enough
     low, high = ends.tolist()
     if not torch.isfinite(ends).all():
@@ -28,5 +33,5 @@ def normalize(pixel_map: ArrayT) -> ArrayT:
             "bfloat16, or leave the affected layers out."
         )
     if high - low <= 16 * torch.finfo(values.dtype).eps * max(abs(low), abs(high)):
-        return like(torch.zeros_like(values), pixel_map)
-    return like((values - ends[0]).div_(ends[1] - ends[0]), pixel_map)
+        return values.zero_()
+    return values.sub_(ends[0]).div_(ends[1] - ends[0])

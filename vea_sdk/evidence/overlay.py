@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vea_sdk.adapters.geometry import Box
 from vea_sdk.evidence.colours import inferno
-from vea_sdk.evidence.highlight import brightness, check_size
+from vea_sdk.evidence.highlight import check_size, checked_map
 from vea_sdk.evidence.images import to_rgb
 
 OPACITY = 0.8
@@ -39,7 +39,7 @@ def overlay(image: Image.Image, pixel_map: NDArray[Any] | Tensor, boxes: Sequenc
     Raises:
         InvalidInputError: map and picture differ in size, or the map leaves [0, 1].
     """
-    heat = brightness(pixel_map, alpha=0.0)
+    heat = checked_map(pixel_map)
     check_size((image.height, image.width), heat)
     values = heat.cpu().numpy().astype(np.float32, copy=False)
     picture = to_rgb(image)
