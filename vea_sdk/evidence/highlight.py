@@ -41,18 +41,17 @@ def highlight(image: Any, pixel_map: NDArray[Any] | Tensor, alpha: float = 0.5) 
     values = checked_map(pixel_map)
     if isinstance(image, Image.Image):
         check_size((image.height, image.width), values)
-        plane, picture = values.cpu().numpy(), to_rgb(image)
-        bands = [_dimmed(np.asarray(picture.getchannel(c)), plane, alpha) for c in range(3)]
-        return Image.merge("RGB", [Image.fromarray(band) for band in bands])
+        planes = [np.asarray(band) for band in to_rgb(image).split()]
+        return Image.merge("RGB", [Image.fromarray(plane) for plane in _dimmed(planes, values.cpu().numpy(), alpha)])
     weights = values.to(image.device) if isinstance(image, Tensor) else values.cpu().numpy()
     size, shape = tuple(values.shape), tuple(image.shape)
     if shape == size:
-        return _dimmed(image, weights, alpha)
+        return _dimmed([image], weights, alpha)[0]
     # Channel by channel: a broadcast over an innermost axis of 3 is many times slower.
     if shape[:-1] == size and shape[-1] in (1, 3):
-        return _stacked([_dimmed(image[..., c], weights, alpha) for c in range(shape[-1])], axis=-1)
+        return _stacked(_dimmed([image[..., c] for c in range(shape[-1])], weights, alpha), axis=-1)
     if shape[1:] == size and shape[0] in (1, 3):
-        return _stacked([_dimmed(channel, weights, alpha) for channel in image], axis=0)
+        return _stacked(_dimmed(list(image), weights, alpha), axis=0)
     raise InvalidInputError(
         f"A picture of shape {shape} and a map of {size} do not fit. The picture must be [H, W], [H, W, channels] or "
         "[channels, H, W] with 1 or 3 channels, and the map [H, W]."
@@ -68,17 +67,26 @@ def checked_map(pixel_map: NDArray[Any] | Tensor) -> Tensor:
     return values
 
 
-def _dimmed(channel: Any, weights: Any, alpha: float) -> Any:
-    """(α + (1 − α) · weights) · channel, [H, W], in the channel's dtype; numpy or torch."""
-    torch_in = isinstance(channel, Tensor)
-    whole = not (channel.is_floating_point() if torch_in else np.issubdtype(channel.dtype, np.floating))
-    result = torch.empty_like(channel) if torch_in else np.empty_like(channel)
-    # On the CPU in bands that stay in its cache; a GPU prefers one launch.
-    step = len(channel) if torch_in and channel.is_cuda else _ROWS
-    for y in range(0, len(channel), step):
-        product = (weights[y : y + step] * (1 - alpha) + alpha) * channel[y : y + step]
-        result[y : y + step] = product.round() if whole else product
-    return result
+def _dimmed(channels: list[Any], weights: Any, alpha: float) -> list[Any]:
+    """(α + (1 − α) · weights) · channel for each channel [H, W], in the channels' dtype; numpy or torch."""
+    results = [torch.empty_like(c) if isinstance(c, Tensor) else np.empty_like(c) for c in channels]
+    # On the CPU in bands that stay in its cache; a GPU prefers few launches.
+    step = len(weights) if isinstance(weights, Tensor) and weights.is_cuda else _ROWS
+    for y in range(0, len(weights), step):
+        factor = weights[y : y + step] * (1 - alpha) + alpha
+        for channel, result in zip(channels, results, strict=True):
+            result[y : y + step] = _product(channel[y : y + step], factor)
+    return results
+
+
+def _product(channel: Any, factor: Any) -> Any:
+    """channel · factor, whole numbers for a channel of whole numbers."""
+    if isinstance(channel, Tensor):
+        product = channel * factor
+        return product if channel.is_floating_point() else product.round_()
+    product = channel.astype(np.result_type(channel, factor) if channel.dtype.kind == "f" else factor.dtype)
+    product *= factor
+    return product if channel.dtype.kind == "f" else np.rint(product, out=product)
 
 
 def _stacked(channels: list[Any], axis: int) -> Any:
