@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vea_sdk.tiny.fields import all_fields
+from vea_sdk.tiny.fields import ABSENT, all_fields
 from vea_sdk.tiny.page import SIDE, font
 from vea_sdk.tiny.pictures import Picture, compose
 
@@ -94,6 +94,14 @@ def shift(batch: dict[str, np.ndarray], rng: np.random.Generator, reach: int = 6
         batch["boxes"][i] += (dx, dy, dx, dy)
 
 
+def patches(box: np.ndarray) -> np.ndarray:
+    """Which patches a box overlaps, bool [14, 14]."""
+    low = np.arange(GRID) * PATCH
+    columns = (low < box[2]) & (low + PATCH > box[0])
+    rows = (low < box[3]) & (low + PATCH > box[1])
+    return np.outer(rows, columns)
+
+
 def reading_targets(batch: dict[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Characters and value indices per half patch [B, 196, 2], entry label (0: none) per patch [B, 196]."""
     count = len(batch["images"])
@@ -110,10 +118,7 @@ def reading_targets(batch: dict[str, np.ndarray]) -> tuple[torch.Tensor, torch.T
     characters[b, row, col] = char
     order[b, row, col] = np.minimum(index, MAX_LENGTH)
     for i, e in zip(*np.nonzero(batch["entries"] >= 0), strict=True):
-        x0, y0, x1, y1 = batch["boxes"][i, e]
-        c0, r0 = int(max(x0, 0) // PATCH), int(max(y0, 0) // PATCH)
-        c1, r1 = int(np.ceil(x1 / PATCH)), int(np.ceil(y1 / PATCH))
-        labels[i, r0:r1, c0:c1] = batch["entries"][i, e] + 1
+        labels[i][patches(batch["boxes"][i, e])] = batch["entries"][i, e] + 1
     slots = (count, GRID * GRID, 2)
     halves = [torch.from_numpy(a.reshape(slots)) for a in (characters, order)]
     return halves[0], halves[1], torch.from_numpy(labels.reshape(count, -1))
@@ -152,19 +157,23 @@ def spotlight(boxes: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
     return 0.5 + 0.5 * blob
 
 
-def questions(batch: dict[str, np.ndarray], rng: Random, absent: float) -> list[list[tuple[str, str | None]]]:
-    """Per picture, a freshly worded question and answer for every entry; at times one about an absent entry (None)."""
+Question = tuple[str, str, np.ndarray | None]
+"""A question, its answer, and the answer's box in model pixels (None: the picture does not hold it)."""
+
+
+def questions(batch: dict[str, np.ndarray], rng: Random, absent: float) -> list[list[Question]]:
+    """Per picture, a freshly worded question about every entry; at times one about an absent entry."""
     result = []
-    for entries, values in zip(batch["entries"], batch["values"], strict=True):
+    for entries, values, boxes in zip(batch["entries"], batch["values"], batch["boxes"], strict=True):
         present = [FIELDS[e] for e in entries if e >= 0]
-        pairs: list[tuple[str, str | None]] = [
-            (field.question(rng), str(value)) for field, value in zip(present, values, strict=False)
+        asked: list[Question] = [
+            (field.question(rng), str(value), box) for field, value, box in zip(present, values, boxes, strict=False)
         ]
         if rng.random() < absent:
             missing = [f for f in FIELDS if f.phrase not in {p.phrase for p in present}]
-            pairs.append((rng.choice(missing).question(rng), None))
-        rng.shuffle(pairs)
-        result.append(pairs)
+            asked.append((rng.choice(missing).question(rng), ABSENT, None))
+        rng.shuffle(asked)
+        result.append(asked)
     return result
 
 

@@ -123,8 +123,8 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=200)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    for path in options.trained.iterdir():
-        shutil.copy(path, options.folder)
+    for path in [*options.trained.iterdir(), Path("LICENSE")]:
+        shutil.copyfile(path, options.folder / path.name)
     found = profile(options.folder)
     found.save(options.folder / PROFILE_FILE)
     layers = range(found.n_layers or 0)

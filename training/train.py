@@ -23,14 +23,30 @@ from torch import nn
 from torch.nn import functional
 
 from vea_sdk.prompts import HIGHLIGHT_PROMPT, PLAIN_PROMPT
-from vea_sdk.tiny.fields import ABSENT
 
 from . import build
-from .data import ALPHABET, FIELDS, MAX_LENGTH, Cache, pixels, questions, reading_targets, shift
+from .data import ALPHABET, FIELDS, MAX_LENGTH, Cache, Question, patches, pixels, questions, reading_targets, shift
 from .muon import Muon
 from .packing import answer_logits, image_features, pack
 
 CHARACTERS, ORDERS, LABELS = len(ALPHABET), MAX_LENGTH + 1, len(FIELDS) + 1
+
+
+LOOKING_LAYER = 2
+
+
+def looking_loss(attention: torch.Tensor, asked: list[list[Question]]) -> torch.Tensor:
+    """−mean log ā[i] over the patches i of the answer's box, averaged over the questions that have one.
+
+    ``attention`` is ā [B, blocks, 196], the head-averaged attention of the last prompt token in one layer.
+    """
+    losses = [
+        -attention[i, j][torch.from_numpy(patches(box).ravel())].clamp_min(1e-6).log().mean()
+        for i, each in enumerate(asked)
+        for j, (_, _, box) in enumerate(each)
+        if box is not None
+    ]
+    return torch.stack(losses).mean()
 
 
 class Reader(nn.Module):
@@ -65,7 +81,7 @@ def optimisers(modules: list[nn.Module], muon: float, adam: float) -> list[torch
 
 def factor(step: int, progress: float, decay_from: float = 0.5) -> float:
     """Warm-up, plateau, linear descent; the last two by elapsed time."""
-    return min(1.0, (step + 1) / 100) * min(1.0, max(0.0, (1 - progress) / (1 - decay_from)))
+    return min(1.0, (step + 1) / 50) * min(1.0, max(0.0, (1 - progress) / (1 - decay_from)))
 
 
 def descend(loss: torch.Tensor, steps: list[torch.optim.Optimizer], rates: list[float], at: float) -> None:
@@ -144,7 +160,7 @@ class Trainer:
             step += 1
         self.save("read")
 
-    def answer(self, minutes: float, size: int = 16, reading: float = 0.1) -> None:
+    def answer(self, minutes: float, size: int = 16, strength: float = 1.0, decay_from: float = 0.5) -> None:
         """Stage 2: the whole model on packed questions, the auxiliary loss kept at a small weight."""
         steps = optimisers(self.sight(), 0.01, 1e-3) + optimisers([self.model.model.language_model], 0.02, 2e-3)
         rates = [0.01, 1e-3, 0.02, 2e-3]
@@ -153,23 +169,24 @@ class Trainer:
             if step % 100 == 0:
                 known = self.cache.refresh()
             highlight = self.words.random() < 0.4
-            batch, x = self.batch(size, 1.0, highlight)
+            batch, x = self.batch(size, strength, highlight)
             features = image_features(self.model, x)
             aid, accuracy = self.reader(features, reading_targets(batch))
-            pairs = [[(q, a or ABSENT) for q, a in each[:6]] for each in questions(batch, self.words, 0.5)]
+            asked = [each[:6] for each in questions(batch, self.words, 0.5)]
             prompt = HIGHLIGHT_PROMPT if highlight else PLAIN_PROMPT
-            blocks = pack(pairs, prompt, self.tokens, self.assistant)
-            logits, targets = answer_logits(self.model, features, blocks, self.user)
+            blocks = pack(asked, prompt, self.tokens, self.assistant)
+            logits, targets, looking = answer_logits(self.model, features, blocks, self.user)
             loss = functional.cross_entropy(logits, targets)
-            descend(loss + reading * aid, steps, rates, factor(step, progress))
+            look = looking_loss(looking[LOOKING_LAYER], asked)
+            descend(loss + 0.2 * aid + 0.1 * look, steps, rates, factor(step, progress, decay_from))
             if step % 20 == 0 and self.first:
                 right = (logits.argmax(-1) == targets).float()
                 ends = (targets == self.tokens.eos_token_id).nonzero().flatten() + 1
                 exact = torch.stack([r.min() for r in right.tensor_split(ends[:-1])]).mean()
                 shown = " ".join(f"{a:.3f}" for a in accuracy)
                 print(
-                    f"answer {step} {time.time() - start:.0f}s loss {loss.item():.3f} token {right.mean():.3f} "
-                    f"exact {exact:.3f} read {shown} of {known}",
+                    f"answer {step} {time.time() - start:.0f}s loss {loss.item():.3f} look {look.item():.3f} "
+                    f"token {right.mean():.3f} exact {exact:.3f} read {shown} of {known}",
                     flush=True,
                 )
             if time.time() - saved > 300:
@@ -185,6 +202,8 @@ if __name__ == "__main__":
     parser.add_argument("run", type=Path)
     parser.add_argument("--reading-minutes", type=float, default=12)
     parser.add_argument("--answering-minutes", type=float, default=50)
+    parser.add_argument("--strength", type=float, default=1.0, help="how often answering pictures are degraded")
+    parser.add_argument("--decay-from", type=float, default=0.5, help="share of answering before the rate falls")
     parser.add_argument("--resume", help="load this state (read, latest) of the run first")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -195,4 +214,4 @@ if __name__ == "__main__":
     if options.reading_minutes:
         trainer.read(options.reading_minutes)
     if options.answering_minutes:
-        trainer.answer(options.answering_minutes)
+        trainer.answer(options.answering_minutes, strength=options.strength, decay_from=options.decay_from)

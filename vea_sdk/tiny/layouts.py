@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from .fields import Field, word
-from .page import SIDE, Colour, Page, text_width
+from .page import SIDE, Colour, Page, any_colour, text_width
 
 Entry = tuple[Field, str]
 
@@ -14,7 +14,8 @@ _VALUE_SIZES = (45, 48, 54)
 
 
 def _shade(colour: Colour, by: int) -> Colour:
-    return tuple(min(255, max(0, c + by)) for c in colour)  # type: ignore[return-value]
+    red, green, blue = (min(255, max(0, channel + by)) for channel in colour)
+    return red, green, blue
 
 
 def _sheet(page: Page, rng: Random, colour: Colour, inset: tuple[int, int], radius: int) -> tuple[int, int, int, int]:
@@ -22,8 +23,8 @@ def _sheet(page: Page, rng: Random, colour: Colour, inset: tuple[int, int], radi
     dx, dy = inset
     x0, y0 = dx + rng.randint(-8, 8), dy + rng.randint(-8, 8)
     rectangle = (x0, y0, x0 + SIDE - 2 * dx, y0 + SIDE - 2 * dy)
-    shadow = tuple(v + 9 for v in rectangle)
-    page.pen.rounded_rectangle(shadow, radius, fill=_shade(page.image.getpixel((2, 2)), -45))  # type: ignore[arg-type]
+    shadow = (x0 + 9, y0 + 9, rectangle[2] + 9, rectangle[3] + 9)
+    page.pen.rounded_rectangle(shadow, radius, fill=_shade(page.desk, -45))
     page.pen.rounded_rectangle(rectangle, radius, fill=colour)
     return rectangle
 
@@ -54,7 +55,7 @@ def receipt(page: Page, rng: Random, entries: list[Entry]) -> None:
 def form(page: Page, rng: Random, entries: list[Entry]) -> None:
     """A letter-like page: a coloured heading, labels in one column and values in the next."""
     x0, y0, x1, y1 = _sheet(page, rng, (250, 250, 252), (30, 20), 4)
-    band = tuple(rng.randint(30, 110) for _ in range(3))
+    band = any_colour(rng, 30, 110)
     page.pen.rectangle((x0, y0, x1, y0 + 86), fill=band)
     page.write(word(rng) + rng.choice((" LTD", " AND CO", " WORKS")), x0 + 34, y0 + 18, 48, ink=(255, 255, 255))
     label_size, value_size = rng.choice(_LABEL_SIZES), rng.choice(_VALUE_SIZES)
@@ -64,15 +65,15 @@ def form(page: Page, rng: Random, entries: list[Entry]) -> None:
         y = y0 + 112 + i * pitch
         page.write(item.label, x0 + 34, y + value_size - label_size, label_size)
         page.write(value, tab, y, value_size, entry=i)
-        page.pen.line((x0 + 30, y + pitch - 10, x1 - 30, y + pitch - 10), fill=_shade(band, 120), width=2)  # type: ignore[arg-type]
+        page.pen.line((x0 + 30, y + pitch - 10, x1 - 30, y + pitch - 10), fill=_shade(band, 120), width=2)
 
 
 def card(page: Page, rng: Random, entries: list[Entry], title: str, *, photo: bool, chip: bool, barcode: bool) -> None:
     """A card: a title band, then labels over values in two columns, with a photo, a chip or a barcode."""
-    tint = tuple(rng.randint(205, 250) for _ in range(3))
-    x0, y0, x1, y1 = _sheet(page, rng, tint, (22, rng.randint(24, 60)), 34)  # type: ignore[arg-type]
+    tint = any_colour(rng, 205, 250)
+    x0, y0, x1, y1 = _sheet(page, rng, tint, (22, rng.randint(24, 60)), 34)
     page.write(title, x0 + 36, y0 + 20, 48)
-    page.pen.line((x0 + 34, y0 + 84, x1 - 34, y0 + 84), fill=_shade(tint, -90), width=4)  # type: ignore[arg-type]
+    page.pen.line((x0 + 34, y0 + 84, x1 - 34, y0 + 84), fill=_shade(tint, -90), width=4)
     columns = [x0 + 36, x0 + 36 + (x1 - x0) // 2]
     if photo:
         _portrait(page, rng, x1 - 196, y0 + 104)
@@ -111,6 +112,6 @@ def _cells(entries: list[Entry], size: int, width: int, first_rows_single: int) 
 
 def _portrait(page: Page, rng: Random, x: int, y: int) -> None:
     skin = rng.choice(((236, 200, 170), (198, 150, 112), (130, 92, 66)))
-    page.pen.rectangle((x, y, x + 160, y + 200), fill=tuple(rng.randint(150, 210) for _ in range(3)))
-    page.pen.pieslice((x + 12, y + 120, x + 148, y + 280), 180, 360, fill=tuple(rng.randint(30, 120) for _ in range(3)))
+    page.pen.rectangle((x, y, x + 160, y + 200), fill=any_colour(rng, 150, 210))
+    page.pen.pieslice((x + 12, y + 120, x + 148, y + 280), 180, 360, fill=any_colour(rng, 30, 120))
     page.pen.ellipse((x + 44, y + 36, x + 116, y + 128), fill=skin)

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
+from random import Random
 
 from PIL import Image, ImageDraw, ImageFont
 
 from ..grounding.samples import Box
 
 Colour = tuple[int, int, int]
+
+
+def any_colour(rng: Random, low: int, high: int) -> Colour:
+    """A random colour, each channel from ``low`` to ``high``."""
+    return rng.randint(low, high), rng.randint(low, high), rng.randint(low, high)
+
 
 SIDE = 672
 """Width and height of every picture in pixels: three times the model's input."""
@@ -41,13 +48,14 @@ class Run:
 class Page:
     """A picture under way: pixels, the text runs on them, and the box of every value."""
 
-    image: Image.Image
+    desk: Colour
     ink: Colour
     hide: int | None = None
     runs: list[Run] = field(default_factory=list)
     boxes: dict[int, Box] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.image = Image.new("RGB", (SIDE, SIDE), self.desk)
         self.pen = ImageDraw.Draw(self.image)
 
     def write(

@@ -11,7 +11,7 @@ from ..errors import InvalidInputError
 from ..grounding.samples import Box, Sample
 from . import layouts
 from .fields import ABSENT, FIELDS, GOODS, KINDS, RECEIPT, Field, all_fields, word
-from .page import SIDE, Page, Run
+from .page import Page, Run, any_colour
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ def compose(seed: int, kind: str | None = None, *, hide: int | None = None) -> P
     questions = tuple(field.question(rng) for field in fields)
     missing = [field for field in all_fields() if field.phrase not in {f.phrase for f in fields}]
     absent = rng.choice(missing).question(rng)
-    desk = tuple(rng.randint(70, 190) for _ in range(3))
-    ink = tuple(rng.randint(10, 70) for _ in range(3))
-    page = Page(Image.new("RGB", (SIDE, SIDE), desk), ink, hide)  # type: ignore[arg-type]
+    desk = any_colour(rng, 70, 190)
+    ink = any_colour(rng, 10, 70)
+    page = Page(desk, ink, hide)
     _lay_out(page, rng, kind, list(zip(fields, values, strict=True)))
     boxes = tuple(page.boxes[i] for i in range(len(fields)))
     return Picture(page.image, kind, tuple(page.runs), fields, questions, values, boxes, absent)
