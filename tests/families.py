@@ -62,9 +62,7 @@ class TinyFamily:
     processor: Any
     image_token_id: int
 
-    def inputs(
-        self, images: Any, text: str | Sequence[str] = "what is written here?", **processor_kwargs: Any
-    ) -> Any:
+    def inputs(self, images: Any, text: str | Sequence[str] = "what is written here?", **processor_kwargs: Any) -> Any:
         """Model inputs for one prompt (``text`` is a string) or a batch of prompts (``text`` is a list)."""
         texts = [text] if isinstance(text, str) else list(text)
         rows = [images] if isinstance(text, str) else list(images)
@@ -327,9 +325,7 @@ class InternVLImageProcessorOnly(hf.InternVLProcessor):  # type: ignore[misc]
     def __init__(
         self, image_processor: Any, tokenizer: Any, image_seq_length: int = 256, chat_template: Any = None
     ) -> None:
-        super().__init__(
-            image_processor, tokenizer, image_seq_length=image_seq_length, chat_template=chat_template
-        )
+        super().__init__(image_processor, tokenizer, image_seq_length=image_seq_length, chat_template=chat_template)
 
 
 @cache
@@ -357,9 +353,7 @@ def internvl() -> TinyFamily:
             "patch_size": [patch, patch],
             "initializer_range": WEIGHT_STD,
         },
-        text_config=hf.Qwen2Config(
-            **{k: v for k, v in TEXT.items() if k != "head_dim"}, vocab_size=len(tokenizer)
-        ),
+        text_config=hf.Qwen2Config(**{k: v for k, v in TEXT.items() if k != "head_dim"}, vocab_size=len(tokenizer)),
         image_token_id=tokenizer.context_image_token_id,
         image_seq_length=n_tokens,
     )

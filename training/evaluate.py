@@ -25,6 +25,7 @@ from vea_sdk.prompts import PLAIN_PROMPT
 from vea_sdk.tiny import draw, low_contrast, mask, noise
 
 TEST_SEED, PROFILE_SEED = 0, 10_000
+SIGMAS = (0.5, 0.1)  # the method's smoothing, and the narrower one of `vea demo`
 
 CONDITIONS: dict[str, Callable[[Image.Image, int], Image.Image]] = {
     "clean": lambda image, seed: image,
@@ -86,20 +87,24 @@ def same(said: str, sample: Sample) -> bool:
     return said.strip().lower() in {answer.strip().lower() for answer in sample.answers}
 
 
-def measure(folder: Path, condition: str, count: int) -> str:
-    """One row of the card's table: exact match of both passes and AUROC of every layer."""
-    vlm = vea.load(folder, device="cpu")
-    eager = AutoModelForImageTextToText.from_pretrained(folder, attn_implementation="eager")
+def answers(folder: Path, condition: str, count: int, sigma: float) -> str:
+    """One row of the card's first table: exact match of both passes, and how many answers changed."""
+    vlm = vea.load(folder, device="cpu", sigma=sigma)
     base = again = gained = lost = 0
-    rows = []
     for sample in samples(TEST_SEED, count, condition):
         answer = vlm.ask(sample.image, sample.question, mode="highlight", max_new_tokens=16)
         first, second = same(answer.baseline, sample), same(answer.text, sample)
         base, again = base + first, again + second
         gained, lost = gained + (second and not first), lost + (first and not second)
-        rows.append(layer_auroc(eager, vlm.processor, sample))
-    areas = " | ".join(f"{value:.3f}" for value in np.mean(rows, 0))
-    return f"| {condition} | {base / count:.1%} | {again / count:.1%} | +{gained} −{lost} | {areas} |"
+    return f"| {condition} | {sigma} | {base / count:.1%} | {again / count:.1%} | +{gained} −{lost} |"
+
+
+def looks(folder: Path, condition: str, count: int) -> str:
+    """One row of the card's second table: mean AUROC of every layer."""
+    model = AutoModelForImageTextToText.from_pretrained(folder, attn_implementation="eager")
+    processor = AutoProcessor.from_pretrained(folder)
+    rows = [layer_auroc(model, processor, sample) for sample in samples(TEST_SEED, count, condition)]
+    return f"| {condition} | " + " | ".join(f"{value:.3f}" for value in np.mean(rows, 0)) + " |"
 
 
 def absent(folder: Path, count: int) -> float:
@@ -127,15 +132,21 @@ def main() -> None:
         shutil.copyfile(path, options.folder / path.name)
     found = profile(options.folder)
     found.save(options.folder / PROFILE_FILE)
-    layers = range(found.n_layers or 0)
-    table = [
-        "| pictures | asked once | asked again | changed | " + " | ".join(f"AUROC {i}" for i in layers) + " |",
-        "|---|---|---|---|" + "---|" * len(layers),
-        *(measure(options.folder, condition, options.pictures) for condition in CONDITIONS),
+    folder, count, layers = options.folder, options.pictures, range(found.n_layers or 0)
+    said = [
+        "| pictures | σ | asked once | asked again | changed |",
+        "|---|---|---|---|---|",
+        *(answers(folder, condition, count, sigma) for condition in CONDITIONS for sigma in SIGMAS),
+    ]
+    looked = [
+        "| pictures | " + " | ".join(f"layer {i}" for i in layers) + " |",
+        "|---|" + "---|" * len(layers),
+        *(looks(folder, condition, count) for condition in CONDITIONS),
     ]
     card = (Path(__file__).parent / "card.md").read_text(encoding="utf-8")
     figures = {
-        "TABLE": "\n".join(table),
+        "ANSWERS": "\n".join(said),
+        "AUROC": "\n".join(looked),
         "PICTURES": str(options.pictures),
         "ABSENT": f"{absent(options.folder, options.pictures):.1%}",
         "UNSEEN": f"{unseen(options.cache, options.pictures):.0%}",

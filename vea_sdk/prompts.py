@@ -1,6 +1,6 @@
 """The two questions put to a model: a plain one, and one that points at the highlighted region.
 
-Both are user-replaceable (``wrap(..., plain_prompt=, highlight_prompt=)``); ``{question}`` stands for the user's question.
+Both can be replaced (``wrap(..., plain_prompt=, highlight_prompt=)``); ``{question}`` stands for the user's question.
 """
 
 PLAIN_PROMPT = "{question}\nAnswer briefly, from the image alone. If the image holds no evidence, say so."

@@ -11,12 +11,14 @@ from vea_sdk.evidence import Evidence
 from vea_sdk.grounding import metrics
 from vea_sdk.loading import load
 
+SIGMA = 0.1  # the entries of the drawn pictures are small; the method's 0.5 suits one subject per picture
+
 
 def demo(out: OutFolder = Path("vea-output"), as_json: JsonFlag = False) -> None:
     """Ask the embedded model about a picture, show where it looked, and ask again."""
     started = time.perf_counter()
     with progress("loading the embedded model"):
-        vlm = load(tiny.checkpoint(), device="cpu")
+        vlm = load(tiny.checkpoint(), device="cpu", sigma=SIGMA)
         sample = tiny.demo_sample()
     loaded = time.perf_counter()
     with progress("asking, looking, asking again"):

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import transformers
 import typer
 from PIL import Image
 from rich.console import Console
@@ -24,6 +25,7 @@ def progress(text: str) -> Iterator[None]:
     """Show what is being done on stderr; a spinner on a terminal, nothing elsewhere."""
     console = Console(stderr=True)
     if not console.is_terminal:
+        transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         yield
         return
     with console.status(text):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 
 from ..grounding.samples import Sample
@@ -26,10 +25,14 @@ __all__ = [
 
 def checkpoint() -> Path:
     """The folder of the embedded checkpoint, for ``from_pretrained``."""
-    return Path(str(resources.files(__name__).joinpath("checkpoint")))
+    return Path(__file__).with_name("checkpoint")
 
 
 def demo_sample() -> Sample:
-    """The demo's picture and question."""
-    sample = draw(20_000, "boarding")[0]
-    return Sample(noise(sample.image, seed=20_000), sample.question, sample.answers, sample.boxes)
+    """The demo's picture and question: the last entry of the receipt of seed 20,000, under noise.
+
+    The seed is the first of a range that training, profiling and measuring leave alone; kind, entry and strength of the
+    noise were chosen for a picture that shows well, not for the answers it gets.
+    """
+    sample = draw(20_000, "receipt")[-1]
+    return Sample(noise(sample.image, seed=20_000, strength=0.3), sample.question, sample.answers, sample.boxes)
