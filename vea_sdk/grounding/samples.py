@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from PIL import Image
+from PIL import Image
 
-Box = tuple[float, float, float, float]
-"""(x0, y0, x1, y1) in pixels, origin top left, x1 and y1 exclusive."""
+from vea_sdk.adapters.geometry import Box
+
+__all__ = ["Box", "Sample"]
 
 
 @dataclass(frozen=True)
