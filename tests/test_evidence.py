@@ -187,13 +187,14 @@ class TestSmooth:
         torch.testing.assert_close(result.cpu(), smooth(grid, (756, 1008)), rtol=0, atol=1e-6)
 
     def test_within_ten_milliseconds(self) -> None:
+        """Processor time of all threads, so that a busy machine does not count."""
         grid = random_grid((27, 36)).astype(np.float32)
         smooth(grid, (756, 1008))
         times = []
         for _ in range(15):
-            start = time.perf_counter()
+            start = time.process_time()
             smooth(grid, (756, 1008))
-            times.append(time.perf_counter() - start)
+            times.append(time.process_time() - start)
         assert min(times) < 0.010
 
     @pytest.mark.parametrize("sigma", [-0.1, float("nan"), float("inf"), 1e9])
