@@ -96,7 +96,7 @@ def test_boxes_hold_the_ink_of_the_value(kind):
             changed = (np.asarray(picture.image) != np.asarray(blanked.image)).any(-1)
             rows, columns = changed.any(1).nonzero()[0], changed.any(0).nonzero()[0]
             assert len(rows), picture.values[entry]
-            # Tight above and below; at the sides a narrow glyph such as 1 leaves its bearing, under a quarter of 40 pixels.
+            # Tight above and below; at the sides a narrow glyph such as 1 leaves its bearing, up to 10 pixels.
             drawn = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
             np.testing.assert_allclose(drawn[1::2], (y0, y1), atol=2)
             np.testing.assert_allclose(drawn[::2], (x0, x1), atol=10)
