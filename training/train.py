@@ -4,11 +4,10 @@
     torchrun --nproc-per-node 2 -m training.train CACHE RUN --reading-minutes 12 --answering-minutes 60
 
 Every process computes in one thread on its own pictures and gradients are averaged: two processes on two cores share
-no barrier within a layer, which made them several times faster than one process of two threads on a busy machine.
+no barrier within a layer, which suits a machine that does other work as well.
 
 glibc hands freed memory back at once, and fetching it again can cost more than the arithmetic. Keep it, by setting
-MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=1073741824 before the command (measured: a step of
-1.7 s in place of 4 s to 20 s).
+MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=1073741824 before the command.
 
 Steps follow the clock: the learning rate is constant, then falls to zero over the last part of each stage.
 """
