@@ -133,6 +133,14 @@ class Adapter:
             "the processor."
         )
 
+    def check_pictures(self, given: int, seen: int) -> None:
+        """Raises GeometryError unless sizes were ``given`` for as many pictures as the processor has ``seen``."""
+        if given != seen:
+            raise GeometryError(
+                f"{self.name}: {given} image_sizes were given, but the processor saw {seen} pictures. Give the "
+                "(height, width) of every picture, in prompt order."
+            )
+
     def fits(self, input_ids: Tensor, layouts: Sequence[ImageLayout]) -> bool:
         """Whether the pictures' tokens fill the image tokens of every row, no picture crossing into
         another row."""

@@ -10,7 +10,6 @@ from typing import Any
 from vea_sdk.adapters.base import Adapter
 from vea_sdk.adapters.canvas import Canvas, raster
 from vea_sdk.adapters.geometry import ImageLayout
-from vea_sdk.errors import GeometryError
 
 
 class LlavaNextAdapter(Adapter):
@@ -23,11 +22,7 @@ class LlavaNextAdapter(Adapter):
         self, inputs: Mapping[str, Any], image_sizes: Sequence[tuple[int, int]], processor: Any
     ) -> list[ImageLayout]:
         seen_sizes = inputs["image_sizes"].tolist()
-        if len(seen_sizes) != len(image_sizes):
-            raise GeometryError(
-                f"{self.name}: {len(image_sizes)} image_sizes were given, but the processor saw "
-                f"{len(seen_sizes)} pictures. Give the (height, width) of every picture, in prompt order."
-            )
+        self.check_pictures(len(image_sizes), len(seen_sizes))
         return [self._layout(size, tuple(seen)) for size, seen in zip(image_sizes, seen_sizes, strict=True)]
 
     def _layout(self, original_size: tuple[int, int], seen_size: tuple[int, int]) -> ImageLayout:

@@ -8,7 +8,6 @@ from typing import Any
 from vea_sdk.adapters.base import Adapter
 from vea_sdk.adapters.canvas import Canvas
 from vea_sdk.adapters.geometry import ImageLayout
-from vea_sdk.errors import GeometryError
 
 
 class QwenVLAdapter(Adapter):
@@ -22,11 +21,7 @@ class QwenVLAdapter(Adapter):
         self, inputs: Mapping[str, Any], image_sizes: Sequence[tuple[int, int]], processor: Any
     ) -> list[ImageLayout]:
         grids = inputs["image_grid_thw"].tolist()
-        if len(grids) != len(image_sizes):
-            raise GeometryError(
-                f"{self.name}: {len(image_sizes)} image_sizes were given, but image_grid_thw describes "
-                f"{len(grids)} pictures. Give the (height, width) of every picture, in prompt order."
-            )
+        self.check_pictures(len(image_sizes), len(grids))
         vision = self.config.vision_config
         return [
             merged_patches(size, (rows, cols), vision.patch_size, vision.spatial_merge_size)
