@@ -49,3 +49,7 @@ class NaNAttentionError(CaptureError):
 
 class NativeExtensionError(VeaError, RuntimeError):
     """The compiled extension is absent, or refused a call."""
+
+
+class UnverifiedModelWarning(UserWarning):
+    """An architecture that this release was not tested on; it is served from what its configuration says."""

@@ -7,13 +7,16 @@ from functools import cache
 
 from torch import nn
 
+from vea_sdk.adapters import support
 from vea_sdk.adapters.base import Adapter, model_type
 from vea_sdk.adapters.gemma3 import Gemma3Adapter
+from vea_sdk.adapters.generic import GenericAdapter
 from vea_sdk.adapters.internvl import InternVLAdapter
 from vea_sdk.adapters.llava import LlavaAdapter
 from vea_sdk.adapters.llava_next import LlavaNextAdapter
+from vea_sdk.adapters.modules import unwrap
 from vea_sdk.adapters.qwen_vl import QwenVLAdapter
-from vea_sdk.errors import InvalidInputError, UnsupportedModelError
+from vea_sdk.errors import InvalidInputError, UnsupportedModelError, UnverifiedModelWarning
 
 ENTRY_POINT_GROUP = "vea_sdk.adapters"
 
@@ -48,11 +51,19 @@ def families() -> dict[str, type[Adapter]]:
 
 
 def find(model: nn.Module) -> Adapter:
-    """The adapter of a model. Raises UnsupportedModelError for an architecture that nobody registered."""
+    """The adapter of a model: the registered one, else the generic one where the configuration names an image token.
+
+    Warns (UnverifiedModelWarning) when this release of the package was not tested on the architecture. Raises
+    UnsupportedModelError for a model that tells nothing about its image tokens.
+    """
     served = families()
     name = model_type(model)
     if name in served:
         return served[name](model)
+    if name and GenericAdapter.matches(unwrap(model)):
+        if not support.verified(name):
+            warnings.warn(support.unverified(name), UnverifiedModelWarning, stacklevel=2)
+        return GenericAdapter(model)
     what = f"model type {name!r}" if name else f"{type(model).__name__} (it has no config.model_type)"
     raise UnsupportedModelError(
         f"No adapter serves {what}. Served: {', '.join(served)}. Subclass vea_sdk.adapters.Adapter and "

@@ -1,0 +1,68 @@
+"""python -m tests.conformance [MODEL_TYPE ...] [--json] [--jobs N] [--verbose]"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+import transformers
+
+from tests.conformance import suite
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=suite.__doc__)
+    parser.add_argument("model_type", nargs="*", help="the architectures to check, default all")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument("--jobs", type=int, default=1, help="processes, one core each")
+    parser.add_argument("--verbose", action="store_true", help="tracebacks on stderr")
+    arguments = parser.parse_args()
+    names = arguments.model_type or list(suite.architectures())
+    rows: list[dict[str, Any]] = []
+    for row in results(names, arguments.jobs, arguments.verbose):
+        rows.append(row)
+        print(line(row), file=sys.stderr, flush=True)
+    summary = {
+        "transformers": transformers.__version__,
+        "torch": torch.__version__,
+        "captured": sum(row["capture"] == "ok" for row in rows),
+        "geometry": sum(row["geometry"] == "ok" for row in rows),
+        "architectures": rows,
+    }
+    print(f"{summary['captured']} captured, {summary['geometry']} with geometry, of {len(rows)}", file=sys.stderr)
+    if arguments.json:
+        print(json.dumps(summary, indent=1))
+    return int(any(value.startswith("FAILED") for row in rows for value in (row["capture"], row["geometry"])))
+
+
+def results(names: list[str], jobs: int, verbose: bool) -> Any:
+    if jobs == 1:
+        start_worker()
+        yield from (suite.run(name, verbose) for name in names)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=start_worker) as pool:
+        yield from pool.map(suite.run, names, [verbose] * len(names))
+
+
+def start_worker() -> None:
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+
+
+def line(row: dict[str, Any]) -> str:
+    figures = [f"{row[name]:.0e}" for name in ("eager_error", "float64_error") if name in row]
+    places = [str(row[name]) for name in ("correlation_x", "correlation_y", "bias") if name in row]
+    flags = ", ".join(row.get("flags", []))
+    return (
+        f"{row['model_type']:24} capture {row['capture']} {'/'.join(figures)}  geometry {row['geometry']} "
+        f"{'/'.join(places)}  [{flags}] {row.get('seconds', 0)} s"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

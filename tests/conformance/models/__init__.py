@@ -1,0 +1,1 @@
+"""One file per lineage; importing it registers its cases."""
