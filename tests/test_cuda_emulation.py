@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_ops import DTYPES, make
+from oracle import DTYPES, make
 from tolerances import ATTENTION
 
 from vea_sdk import ops

@@ -2,69 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
+from oracle import DTYPES, make, numbers, oracle
 from tolerances import ATTENTION, ATTENTION_FACTOR, FLOOR
 
 from vea_sdk import ops
 from vea_sdk.ops import plain
 from vea_sdk.ops.arguments import Arguments
-
-DTYPES = [torch.float32, torch.float16, torch.bfloat16]
-
-
-def numbers(tensor):
-    return tensor.detach().double().numpy()
-
-
-def shared(array, b, h, row, keys):
-    """One row of a [B|1, H|1, Lq|1, >=Lk] array."""
-    b, h, row = (0 if size == 1 else i for size, i in zip(array.shape, (b, h, row), strict=False))
-    return array[b, h, row, :keys]
-
-
-def oracle(query, key, image_index, query_index=None, **options):
-    """[B, Hq, M] float64, head by head."""
-    q, k = numbers(query), numbers(key)
-    batch, heads, rows, dim = q.shape
-    keys = k.shape[2]
-    result = np.zeros((batch, heads, image_index.shape[1]))
-    for b, h in itertools.product(range(batch), range(heads)):
-        row = rows - 1 if query_index is None else int(query_index[b])
-        s = k[b, h // (heads // k.shape[1])] @ q[b, h, row] * options.get("scale", dim**-0.5)
-        if (cap := options.get("softcap")) is not None:
-            s = cap * np.tanh(s / cap)
-        if (bias := options.get("position_bias")) is not None:
-            s = s + shared(numbers(bias), b, h, row, keys)
-        start = 0 if options.get("key_start") is None else int(options["key_start"][b])
-        stop = keys if options.get("key_stop") is None else min(int(options["key_stop"][b]), keys)
-        start = max(start, stop - options.get("window", keys + stop))
-        t = np.arange(keys)
-        seen = (t >= start) & (t < stop)
-        if (mask := options.get("mask")) is not None:
-            m = shared(mask.numpy() if mask.dtype == torch.bool else numbers(mask), b, h, row, keys)
-            if mask.dtype == torch.bool:
-                seen &= m
-            else:
-                seen &= m > torch.finfo(mask.dtype).min
-                s = s + np.where(seen, m, 0)
-        top = max([*s[seen], options["sinks"][h].item() if "sinks" in options else -np.inf], default=-np.inf)
-        e = np.where(seen, np.exp(np.where(seen, s, 0) - (top if seen.any() else 0)), 0)
-        total = e.sum() + (np.exp(options["sinks"][h].item() - (top if seen.any() else 0)) if "sinks" in options else 0)
-        p = e / total if total != 0 else np.full(keys, np.nan)
-        for j, index in enumerate(image_index[b].tolist()):
-            result[b, h, j] = 0 if index == -1 else p[index]
-    return result
-
-
-def make(batch, heads, kv_heads, rows, keys, dim, tokens, dtype=torch.float32, seed=0, index=torch.int64):
-    g = torch.Generator().manual_seed(seed)
-    query = torch.randn(batch, heads, rows, dim, generator=g).to(dtype)
-    key = torch.randn(batch, kv_heads, keys, dim, generator=g).to(dtype)
-    return query, key, torch.randint(-1, keys, (batch, tokens), generator=g).to(index)
 
 
 def check(query, key, image_index, query_index=None, **options):
@@ -135,6 +81,7 @@ def test_each_option(dtype):
         {"softcap": 50.0},
         {"window": 7},
         {"window": 1000},
+        {"window": 2**40, "key_stop": torch.tensor([300, 5, 9], dtype=torch.int32)},
         {"sinks": torch.randn(4, generator=g).to(dtype)},
         {"key_start": torch.tensor([0, 3, 299]), "key_stop": torch.tensor([300, 5, 999])},
         {"key_start": torch.tensor([0, 3, 200]), "window": 60},

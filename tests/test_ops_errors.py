@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_ops import make
+from oracle import make
 
 from vea_sdk import ops
 from vea_sdk.errors import InvalidInputError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_ops import DTYPES, make
+from oracle import DTYPES, make
 from tolerances import ATTENTION
 
 from vea_sdk import _native, ops

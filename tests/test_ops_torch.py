@@ -9,7 +9,7 @@ import threading
 
 import pytest
 import torch
-from test_ops import make
+from oracle import make
 from torch.library import opcheck
 
 from vea_sdk import _native, ops

@@ -11,6 +11,10 @@ ATTENTION = 2e-6
 ATTENTION_FACTOR = 2.0
 FLOOR = 2.0**-23
 
+# A score s is held no closer than to a unit in its last place, at most |s| 2^-23, and a probability follows its score
+# with the slope p (1 - p) <= 1/4. Together with the rounding of the sums: FLOOR * (1 + |s| / 4).
+SCORE_SHARE = 0.25
+
 # Scores this close to the k-th largest may be chosen either way: float32 cannot tell them apart reliably. Exact ties
 # are tested on exact numbers, without this band.
 TOPK_BAND = 1e-6

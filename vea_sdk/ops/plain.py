@@ -60,7 +60,7 @@ def _hidden_keys(a: Arguments) -> Tensor:
     """True where the range (cut to the keys that exist) or the window forbids a key: [B|1, 1, Lk]."""
     keys, device = a.key.shape[2], a.key.device
     t = torch.arange(keys, device=device)[None, None]
-    stop = torch.full((1,), keys, device=device) if a.key_stop is None else a.key_stop.clamp(max=keys)
+    stop = torch.full((1,), keys, device=device) if a.key_stop is None else a.key_stop.long().clamp(0, keys)
     hidden = t >= stop[:, None, None]
     if a.key_start is not None:
         hidden = hidden | (t < a.key_start[:, None, None])
