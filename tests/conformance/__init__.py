@@ -4,3 +4,7 @@ Each architecture is a tiny random-weight model with its real processor (``model
 captured rows are compared with its own eager attention and with float64, its layout with what a repainted region of
 the picture really moves. ``python -m tests.conformance --help``.
 """
+
+from tests.conformance.torchvision import install
+
+install()

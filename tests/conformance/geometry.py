@@ -8,6 +8,7 @@ Everything else (resizing, cropping, tiling, merging, window order, packing) is 
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from vea_sdk.errors import GeometryError
 
 N_REGIONS = 24
 LEAST_CORRELATION = 0.97
-LARGEST_BIAS = 0.5  # of a token's side: a layout shifted by half a token or more is wrong
+LARGEST_BIAS = 0.25  # of a token's side: about 0.1 is the picture's own rounding, more is a layout that is shifted
 SILENT = 1e-3  # movement of a separator, as a share of the largest movement
 
 
@@ -113,24 +114,24 @@ def image_tokens(tiny: Tiny, inputs: Any) -> Tensor:
     with silenced(tiny), torch.no_grad():
         if tiny.image_tokens is not None:
             return tiny.image_tokens(tiny.model, inputs)
-        embeddings = decoder_input(tiny.model, inputs)
+        embeddings = decoder_arguments(tiny.model, inputs)["inputs_embeds"]
     keys = tiny.keys(inputs)
     return embeddings[torch.arange(len(keys))[:, None], keys]
 
 
-def decoder_input(model: Any, inputs: Any) -> Tensor:
-    """The embeddings that the first pass hands to the decoder."""
-    found: list[Tensor] = []
+def decoder_arguments(model: Any, inputs: Any, module: nn.Module | None = None) -> dict[str, Any]:
+    """What the first pass hands to the decoder (or to ``module``), by name."""
+    found: dict[str, Any] = {}
 
     def stop(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        found.append(kwargs["inputs_embeds"] if "inputs_embeds" in kwargs else args[0])
+        found.update(inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments)
         raise Stop
 
-    handle = adapters.find(model).decoder.register_forward_pre_hook(stop, with_kwargs=True)
+    handle = (module or adapters.find(model).decoder).register_forward_pre_hook(stop, with_kwargs=True)
     try:
         model(**inputs)
     except Stop:
-        return found[0]
+        return found
     finally:
         handle.remove()
     raise Mismatch("the decoder did not run")

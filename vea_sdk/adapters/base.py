@@ -25,6 +25,9 @@ class Adapter:
 
     model_types: ClassVar[tuple[str, ...]] = ()
 
+    cross_attention: ClassVar[bool] = False
+    """Whether the image tokens are keys of cross-attention (see ``CrossAttentionAdapter``), not of the prompt."""
+
     def __init__(self, model: nn.Module) -> None:
         self.model = unwrap(model)
         self.config: Any = getattr(self.model, "config", None)
@@ -93,6 +96,15 @@ class Adapter:
         positions = torch.argsort((~is_image).to(torch.uint8), dim=1, stable=True)[:, :most]
         rank = torch.arange(most, device=positions.device)
         return torch.where(rank < counts, positions, -1)
+
+    @property
+    def encoder_embedding(self) -> nn.Module | None:
+        """In an encoder-decoder, the module that embeds the encoder's token ids; they tell where the image is."""
+        return None
+
+    def vision_positions(self, fed: Mapping[str, Any]) -> Tensor:
+        """Key positions of the image tokens where ``cross_attention`` is set; see ``CrossAttentionAdapter``."""
+        raise UnsupportedModelError(f"{self.name} does not look at pictures through cross-attention.")
 
     def layouts(
         self, inputs: Mapping[str, Any], image_sizes: Sequence[tuple[int, int]], processor: Any

@@ -9,11 +9,15 @@ from torch import nn
 
 from vea_sdk.adapters import support
 from vea_sdk.adapters.base import Adapter, model_type
+from vea_sdk.adapters.cohere import Cohere2VisionAdapter
+from vea_sdk.adapters.florence2 import Florence2Adapter
 from vea_sdk.adapters.gemma3 import Gemma3Adapter
 from vea_sdk.adapters.generic import GenericAdapter
+from vea_sdk.adapters.idefics import Idefics3Adapter
 from vea_sdk.adapters.internvl import InternVLAdapter
 from vea_sdk.adapters.llava import LlavaAdapter
 from vea_sdk.adapters.llava_next import LlavaNextAdapter
+from vea_sdk.adapters.mllama import MllamaAdapter
 from vea_sdk.adapters.modules import unwrap
 from vea_sdk.adapters.qwen_vl import QwenVLAdapter
 from vea_sdk.errors import InvalidInputError, UnsupportedModelError, UnverifiedModelWarning
@@ -82,5 +86,15 @@ def _load_entry_points() -> None:
             warnings.warn(f"The adapter {entry_point.name} ({entry_point.value}) was not loaded: {error}", stacklevel=3)
 
 
-for _cls in (LlavaAdapter, LlavaNextAdapter, QwenVLAdapter, Gemma3Adapter, InternVLAdapter):
+for _cls in (
+    Cohere2VisionAdapter,
+    Florence2Adapter,
+    Gemma3Adapter,
+    Idefics3Adapter,
+    InternVLAdapter,
+    LlavaAdapter,
+    LlavaNextAdapter,
+    MllamaAdapter,
+    QwenVLAdapter,
+):
     register(_cls)

@@ -26,9 +26,16 @@ class Step:
     seen: int  # tokens fed so far, this pass included
     query_index: Tensor | None  # [B] row to read, None = the last
     device: torch.device
+    cross: bool = False  # the keys are vision states, not the tokens fed
+
+    def dropped(self, call_keys: int) -> int:
+        """How many of its first keys a sliding cache has forgotten."""
+        return 0 if self.cross else max(self.seen - call_keys, 0)
 
     def key_stop(self, call_keys: int) -> Tensor | None:
         """End of the keys a causal query without a mask may see: its own row, SDPA aligns both at the top left."""
+        if self.cross:
+            return None
         if self.query_index is not None:
             return self.query_index + 1
         if call_keys > self.length:
@@ -46,6 +53,7 @@ class PromptTracker:
 
     def __init__(self, adapter: Adapter, image_positions: ImagePositions | None) -> None:
         self._adapter = adapter
+        self.cross_attention = adapter.cross_attention
         self._given = None if image_positions is None else _as_index(image_positions)
         self._cache: weakref.ref[Any] | None = None
         self._ids: Tensor | None = None
@@ -56,18 +64,17 @@ class PromptTracker:
 
     def advance(self, fed: Mapping[str, Any], tokens: Tensor) -> Step:
         """Take in one pass: ``tokens`` are its ids [B, L] or embeddings [B, L, D], ``fed`` its named arguments."""
-        ids = fed.get("input_ids")
-        cache = fed.get("past_key_values")
-        past = self._past_length(cache, tokens.shape[1])
-        return self._take(tokens.shape[0], tokens.shape[1], past, ids, fed.get("attention_mask"), tokens.device)
+        past = self._past_length(fed.get("past_key_values"), tokens.shape[1])
+        return self._take(tokens.shape[0], tokens.shape[1], past, fed, tokens.device)
 
     def advance_from_attention(self, query: Tensor, key: Tensor, fed: Mapping[str, Any]) -> Step:
         """The same for a model whose cache is not known, from the shapes of its first attention call."""
         batch, length = query.shape[0], query.shape[-2]
         past = key.shape[-2] - length
-        return self._take(batch, length, past, fed.get("input_ids"), fed.get("attention_mask"), query.device)
+        return self._take(batch, length, past, fed, query.device)
 
-    def _take(self, batch: int, length: int, past: int, ids: Tensor | None, mask: Any, device: torch.device) -> Step:
+    def _take(self, batch: int, length: int, past: int, fed: Mapping[str, Any], device: torch.device) -> Step:
+        ids, mask = fed.get("input_ids"), fed.get("attention_mask")
         repeats = past == 0 and self._repeats(ids)
         generated = repeats or (past > 0 and length == 1 and self.image_index is not None)
         self.seen = past + length
@@ -77,14 +84,17 @@ class PromptTracker:
             last = mask.shape[1] - 1 - mask.flip(1).to(torch.int64).argmax(1)
             query_index = (last - (mask.shape[1] - length)).to(device)
         if not generated:
-            self._locate(batch, length, past, ids, device)
+            self._locate(batch, length, past, ids, fed, device)
             if isinstance(mask, Tensor) and mask.dim() == 2:
                 self.valid_tokens = mask.to(torch.int64).sum(1).to(device)
             else:
                 self.valid_tokens = torch.full((batch,), self.seen, dtype=torch.int64, device=device)
-        return Step("generated" if generated else "prompt", batch, length, self.seen, query_index, device)
+        cross = self.cross_attention
+        return Step("generated" if generated else "prompt", batch, length, self.seen, query_index, device, cross)
 
-    def _locate(self, batch: int, length: int, past: int, ids: Tensor | None, device: torch.device) -> None:
+    def _locate(
+        self, batch: int, length: int, past: int, ids: Tensor | None, fed: Mapping[str, Any], device: torch.device
+    ) -> None:
         """Find the image keys once per prompt: the one moment at which the host reads from the device."""
         self.missing = None
         if self._given is not None:
@@ -103,7 +113,12 @@ class PromptTracker:
             return
         known = self.image_index if past > 0 else None
         found: Tensor | None = None
-        if ids is not None:
+        if self.cross_attention:
+            try:  # vision states that a later pass brings replace the earlier ones, or follow them in the cache
+                found = self._adapter.vision_positions(fed).to(device)
+            except ImageTokenError as error:
+                self.missing = error
+        elif ids is not None:
             try:
                 found = self._adapter.image_positions(ids).to(device)
             except ImageTokenError as error:
@@ -113,7 +128,7 @@ class PromptTracker:
                 "the model was called with embeddings, which do not show where the image tokens are. Give "
                 "image_positions=, the key positions [batch, image tokens]."
             )
-        if found is not None and past > 0:
+        if found is not None and past > 0 and not self.cross_attention:
             found = torch.where(found < 0, found, found + past)
         parts = [part for part in (known, found) if part is not None]
         if parts:

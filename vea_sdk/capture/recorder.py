@@ -49,7 +49,7 @@ class Recorder:
         if call.sinks is not None:
             self.sink_layers.add(layer)
         keys = call.key.shape[-2]
-        index = self._index_for(step.seen - keys, call.key.device)
+        index = self._index_for(step.dropped(keys), call.key.device)
         with torch.no_grad():
             result = ops.image_attention(
                 call.query,
@@ -71,7 +71,7 @@ class Recorder:
 
     def read_weights(self, layer: int, weights: Tensor, step: Step) -> None:
         """Take one row from weights that an eager attention returned."""
-        index = self._index_for(step.seen - weights.shape[-1], weights.device)
+        index = self._index_for(step.dropped(weights.shape[-1]), weights.device)
         with torch.no_grad():
             row = row_from_weights(weights, index, _moved(step.query_index, weights))
             self._slot(layer, weights.device).copy_(row)
@@ -92,7 +92,6 @@ class Recorder:
     def _index_for(self, dropped: int, device: torch.device) -> Tensor:
         """Key positions inside this call: a sliding cache has dropped its first ``dropped`` keys."""
         assert self._index is not None
-        dropped = max(dropped, 0)
         found = self._shifted.get((dropped, device))
         if found is None:
             if dropped:

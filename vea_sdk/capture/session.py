@@ -91,7 +91,11 @@ class Session:
         beyond = torch.tensor(self._recorder.generated, device=rows.device)
         visible = self._prompt.valid_tokens.to(rows.device)[:, None] + beyond[None]
         tokens = (self.image_index >= 0).sum(1).to(rows.device)
-        sinks = torch.tensor([layer in self._recorder.sink_layers for layer in self.layers], device=rows.device)
+        # Rows over vision states do not share their sum with the text, so RAPT has no meaning there either.
+        apart = self._prompt.cross_attention
+        sinks = torch.tensor(
+            [apart or layer in self._recorder.sink_layers for layer in self.layers], device=rows.device
+        )
         return row_stats(rows, tokens, visible, sinks)
 
     def _require_rows(self) -> None:

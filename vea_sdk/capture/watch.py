@@ -58,6 +58,10 @@ class Watch:
         self._current: nn.Module | None = None  # attention module between its pre- and post-hook
         self._read: str | None = None  # where that module was read
         self._generated = 0
+        # Encoder and decoder have ids and padding each; generate() runs the encoder alone, before any pass.
+        self._encoder_embedding = adapter.encoder_embedding
+        self._encoder_ids: Tensor | None = None
+        self._decoder_prefix = "decoder_" if self._encoder_embedding is not None else ""
 
     # -- opening and closing
 
@@ -72,6 +76,8 @@ class Watch:
             self._hook(self._model, self._enter_model, self._leave_model)
             if self._decoder is not self._model:
                 self._hook(self._decoder, self._enter_decoder, None)
+            if self._encoder_embedding is not None:
+                self._hook(self._encoder_embedding, self._enter_encoder, None)
             for module in self._layer_of:
                 self._hook(module, self._enter_attention, self._leave_attention)
         except BaseException:
@@ -85,7 +91,7 @@ class Watch:
         self._handles.clear()
         while self._taps:  # left open only when the forward pass was torn down from outside
             self._taps.pop().close()
-        self._outer, self._fed, self._step, self._current = {}, {}, None, None
+        self._outer, self._fed, self._step, self._current, self._encoder_ids = {}, {}, None, None, None
         interception.ACTIVE.set(tuple(watch for watch in interception.ACTIVE.get() if watch is not self))
         if self._opened:
             self._opened = False
@@ -119,12 +125,18 @@ class Watch:
         if self._here():
             self._begin(names, _named(names, args, kwargs))
 
+    def _enter_encoder(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        if self._here():
+            self._encoder_ids = next(iter(_named(names, args, kwargs).values()))
+
     def _begin(self, names: tuple[str, ...], fed: Mapping[str, Any]) -> None:
         """Start a pass of the decoder. The outer call knows ids and padding, the inner one what is really fed."""
-        self._fed = {**fed}
+        self._fed = {**self._outer, **fed}
         for name in ("input_ids", "attention_mask"):
-            if self._outer.get(name) is not None:
-                self._fed[name] = self._outer[name]
+            outer = self._outer.get(self._decoder_prefix + name)
+            if outer is not None or self._decoder_prefix:
+                self._fed[name] = fed.get(name) if outer is None else outer
+        self._fed["encoder_input_ids"] = self._encoder_ids
         embeds, ids = fed.get("inputs_embeds"), fed.get("input_ids")
         tokens = embeds if isinstance(embeds, Tensor) else ids
         if "past_key_values" in names and isinstance(tokens, Tensor):

@@ -1,0 +1,29 @@
+"""Florence-2: an encoder-decoder; the mean of all image features comes first, then their raster."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vea_sdk.adapters.canvas import raster
+from vea_sdk.adapters.cross import EncoderDecoderAdapter
+from vea_sdk.adapters.generic import squared
+from vea_sdk.adapters.geometry import ImageLayout
+
+
+class Florence2Adapter(EncoderDecoderAdapter):
+    """The picture is squeezed into a square. The first token stands for all of it."""
+
+    model_types = ("florence2",)
+
+    def lay_out(
+        self, inputs: Mapping[str, Any], image_sizes: Sequence[tuple[int, int]], processor: Any
+    ) -> list[ImageLayout]:
+        side = math.isqrt(int(processor.num_image_tokens) - 1)
+        layouts = []
+        for size in image_sizes:
+            canvas = squared(size, processor)
+            grids = (canvas.grid(raster(side, side, first_token=1)), canvas.grid(raster(1, 1)))
+            layouts.append(ImageLayout(size, canvas.size, canvas.region, 1 + side * side, grids))
+        return layouts
