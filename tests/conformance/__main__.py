@@ -1,4 +1,4 @@
-"""python -m tests.conformance [MODEL_TYPE ...] [--json] [--jobs N] [--verbose]"""
+"""python -m tests.conformance [MODEL_TYPE ...] [--json] [--jobs N] [--verbose] [--write]"""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 import transformers
 
 from tests.conformance import suite
+from vea_sdk.adapters import support
 
 
 def main() -> int:
@@ -21,7 +22,10 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.add_argument("--jobs", type=int, default=1, help="processes, one core each")
     parser.add_argument("--verbose", action="store_true", help="tracebacks on stderr")
+    parser.add_argument("--write", action="store_true", help="renew the support table that the package ships")
     arguments = parser.parse_args()
+    if arguments.write and arguments.model_type:
+        parser.error("--write renews the whole table: name no architecture")
     names = arguments.model_type or list(suite.architectures())
     rows: list[dict[str, Any]] = []
     for row in results(names, arguments.jobs, arguments.verbose):
@@ -35,23 +39,26 @@ def main() -> int:
         "architectures": rows,
     }
     print(f"{summary['captured']} captured, {summary['geometry']} with geometry, of {len(rows)}", file=sys.stderr)
+    if arguments.write:
+        support.TABLE.write_text(json.dumps(without_times(summary), indent=1) + "\n")
     if arguments.json:
         print(json.dumps(summary, indent=1))
     return int(any(value.startswith("FAILED") for row in rows for value in (row["capture"], row["geometry"])))
 
 
+def without_times(summary: dict[str, Any]) -> dict[str, Any]:
+    """The same on every machine, as far as rounding allows."""
+    rows = [{key: value for key, value in row.items() if key != "seconds"} for row in summary["architectures"]]
+    return summary | {"architectures": rows}
+
+
 def results(names: list[str], jobs: int, verbose: bool) -> Any:
     if jobs == 1:
-        start_worker()
+        suite.start()
         yield from (suite.run(name, verbose) for name in names)
         return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=start_worker) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=suite.start) as pool:
         yield from pool.map(suite.run, names, [verbose] * len(names))
-
-
-def start_worker() -> None:
-    torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()
 
 
 def line(row: dict[str, Any]) -> str:

@@ -28,7 +28,6 @@ from vea_sdk.errors import GeometryError
 
 N_REGIONS = 24
 LEAST_CORRELATION = 0.97
-LARGEST_BIAS = 0.25  # of a token's side: about 0.1 is the picture's own rounding, more is a layout that is shifted
 SILENT = 1e-3  # movement of a separator, as a share of the largest movement
 
 
@@ -80,11 +79,13 @@ def check_prompt(tiny: Tiny, pictures: list[Image.Image], target: int, result: G
     if own[:, separators].max(initial=0) > SILENT * own.max():
         raise Mismatch(f"{where}: a separator moves")
     for grid in layout.grids:
-        check_grid(where, grid, own, regions, result)
+        check_grid(where, grid, own, regions, tiny.largest_bias, result)
     result.grids.append(str(layout))
 
 
-def check_grid(where: str, grid: PatchGrid, moved: np.ndarray, regions: np.ndarray, result: GeometryResult) -> None:
+def check_grid(
+    where: str, grid: PatchGrid, moved: np.ndarray, regions: np.ndarray, largest_bias: float, result: GeometryResult
+) -> None:
     """Centres of movement against the centres of the regions, as far as the grid shows them."""
     boxes = grid.boxes().reshape(-1, 4)
     moved = moved[:, grid.token_index.ravel()]
@@ -103,7 +104,7 @@ def check_grid(where: str, grid: PatchGrid, moved: np.ndarray, regions: np.ndarr
         what = f"{where}, grid {grid.rows}x{grid.cols}, {name}"
         if not correlation > LEAST_CORRELATION:
             raise Mismatch(f"{what}: correlation {correlation:.3f}")
-        if abs(bias) > LARGEST_BIAS:
+        if abs(bias) > largest_bias:
             raise Mismatch(f"{what}: shifted by {bias:.2f} tokens")
         setattr(result, f"correlation_{name}", min(correlation, getattr(result, f"correlation_{name}")))
         result.bias = max(result.bias, abs(bias))

@@ -10,6 +10,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import torch
+import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from tests.conformance import models
@@ -26,6 +28,12 @@ def architectures() -> dict[str, str]:
     for module in pkgutil.iter_modules(models.__path__):
         importlib.import_module(f"{models.__name__}.{module.name}")
     return {name: str(entry) for name, entry in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.items()}
+
+
+def start() -> None:
+    """Prepare a process: one core, and none of Transformers' remarks on tiny models."""
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
 
 
 def run(model_type: str, verbose: bool = False) -> dict[str, Any]:

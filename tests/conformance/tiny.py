@@ -60,6 +60,7 @@ class Tiny:
     image_tokens: Callable[[Any, Any], Tensor] | None = None  # (model, inputs) -> [B, M, hidden] for the geometry check
     quiet: str = ""  # regex of module paths whose attention stays on in the geometry check (poolers)
     make_inputs: Callable[..., Any] | None = None  # (tiny, rows of pictures, texts) -> inputs
+    largest_bias: float = 0.25  # tokens; about 0.1 is the picture's own rounding, more is a layout that is shifted
     eager_tolerance: float = 1e-5  # a larger one needs its reason beside it
 
     def inputs(self, pictures: Sequence[Sequence[Image.Image]], texts: Sequence[str]) -> Any:

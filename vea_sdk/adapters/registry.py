@@ -15,6 +15,7 @@ from vea_sdk.adapters.gemma3 import Gemma3Adapter
 from vea_sdk.adapters.generic import GenericAdapter
 from vea_sdk.adapters.idefics import Idefics3Adapter
 from vea_sdk.adapters.internvl import InternVLAdapter
+from vea_sdk.adapters.kimi import KimiAdapter
 from vea_sdk.adapters.llava import LlavaAdapter
 from vea_sdk.adapters.llava_next import LlavaNextAdapter
 from vea_sdk.adapters.mllama import MllamaAdapter
@@ -92,6 +93,7 @@ for _cls in (
     Gemma3Adapter,
     Idefics3Adapter,
     InternVLAdapter,
+    KimiAdapter,
     LlavaAdapter,
     LlavaNextAdapter,
     MllamaAdapter,

@@ -10,7 +10,7 @@ from tests.conformance.tiny import TEXT, Tiny, byte_tokenizer, case, tiny_model,
 @case("kimi_k25")
 def kimi_k25() -> Tiny:
     tokenizer = byte_tokenizer(image_token="<|media_pad|>", video_token="<|video_pad|>")
-    image_processor = hf.Kimi_K25ImageProcessor(patch_size=4, merge_size=2, size={"max_height": 96, "max_width": 96})
+    image_processor = hf.Kimi_K25ImageProcessor(patch_size=4, merge_size=2, size={"max_height": 20, "max_width": 20})
     processor = without(hf.Kimi_K25Processor)(image_processor, tokenizer)
     text = {key: value for key, value in TEXT.items() if key != "head_dim"} | {
         "model_type": "deepseek_v3",
