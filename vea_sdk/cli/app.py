@@ -7,6 +7,7 @@ import sys
 import typer
 
 from vea_sdk.cli.ask import ask, attend
+from vea_sdk.cli.bench import bench
 from vea_sdk.cli.demo import demo
 from vea_sdk.cli.doctor import doctor
 from vea_sdk.errors import VeaError
@@ -18,7 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, ask, attend, doctor):
+for command in (demo, ask, attend, doctor, bench):
     app.command()(command)
 
 

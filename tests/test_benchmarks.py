@@ -1,0 +1,169 @@
+"""Measuring itself: ratios, rows, the generated document, the short command, and what the GPU scripts build."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from vea_sdk import ops
+from vea_sdk.benchmark import Row, Spread, alternate, load, quick, ratios, row, save, timer
+from vea_sdk.benchmark.kernels import Problem, Shape
+from vea_sdk.benchmark.models import Decoder, generate, prompt, random_llava
+from vea_sdk.cli import main
+
+SCRIPTS = Path(__file__).parents[1] / "benchmarks"
+needs_scripts = pytest.mark.skipif(not SCRIPTS.is_dir(), reason="needs a source checkout")
+
+
+@pytest.fixture
+def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scripts of the repository, importable as they import each other."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+
+
+def test_alternate_takes_turns_and_drops_the_first() -> None:
+    seen: list[str] = []
+    found = alternate({"a": lambda: seen.append("a") or len(seen), "b": lambda: seen.append("b")}, rounds=2)
+    assert seen == ["a", "b"] * 3
+    assert found["a"] == [3, 5]
+    alternate({"a": lambda: seen.append("c")}, rounds=9, budget=0.0)
+    assert seen.count("c") == 4  # the round thrown away, and the three that are always taken
+
+
+def test_ratios_are_taken_within_pairs() -> None:
+    """A drift that hits both sides of a pair alike cancels; the ratio of the medians would be 1.1 here."""
+    drift = [1.0, 7.0, 2.0, 5.0, 3.0]
+    assert ratios([2 * d for d in drift], drift) == Spread(2.0, 2.0, 2.0)
+    assert ratios([1.0, 2.0, 3.0, 4.0, 5.0], [1.0] * 5) == Spread(1.8, 3.0, 4.2)
+
+
+def test_timer_measures_one_call() -> None:
+    assert 0.02 <= timer(lambda: time.sleep(0.02))() < 0.04
+    assert 0.0002 <= timer(lambda: time.sleep(0.0002), at_least=0.01)() < 0.002
+
+
+def test_rows_describe_themselves_and_come_back(tmp_path: Path) -> None:
+    one = row("a thing", Spread(0.9, 1.0, 1.2), "×", target="P4", limit=1.02, shape={"B": 2}, dtype=torch.bfloat16)
+    assert (one.value, one.p20, one.p80, one.dtype, one.met) == (1.0, 0.9, 1.2, "bfloat16", True)
+    named = {"device", "cores", "threads", "python", "torch", "transformers", "vea_sdk", "commit", "date"}
+    assert named <= set(one.environment)
+    assert one.environment["torch"] == torch.__version__
+    assert "limit ≤ 1.02  held" in str(one)
+    assert row("slow", 2.0, "×", limit=1.02).met is False
+    assert row("fast", 2.0, "×", limit=1.02, better="higher").met is True
+    assert row("free", 2.0, "×").met is None
+    save([one], tmp_path / "new" / "rows.json")
+    assert load(tmp_path / "new" / "rows.json") == [one]
+
+
+@pytest.mark.parametrize("shape", [Shape(2, 4, 2, 37, 8), Shape(1, 3, 3, 1, 5)])
+def test_what_is_compared_computes_the_same(shape: Shape) -> None:
+    problem = Problem.random(shape, torch.float32)
+    expected = ops.reference.image_attention(problem.query, problem.key, problem.image_index)
+    for found in (problem.kernel(), problem.torch()):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    assert shape.key_bytes(torch.bfloat16) == problem.key.numel() * 2
+
+
+def test_generation_is_timed_in_two_parts() -> None:
+    model = random_llava(Decoder(2, 2, 1, 8, 16))
+    inputs = prompt(model, 600)
+    assert int((inputs["input_ids"] == 3).sum()) == 256
+    for layers in (None, [1], "all"):
+        started = time.perf_counter()
+        taken = generate(model, inputs, 3, layers)
+        passed = time.perf_counter() - started
+        assert 0 < taken.decode < taken.total <= passed
+        assert taken.prefill > 0
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(quick._LARGE, "cpu", Shape(1, 4, 2, 512, 16))
+    monkeypatch.setitem(quick._DECODER, "cpu", Decoder(2, 2, 1, 8, 16))
+    monkeypatch.setitem(quick._PROMPT, "cpu", 300)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("arguments", [["--json"], []])
+def test_vea_bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["vea", "bench", "--device", "cpu", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
+    out = capsys.readouterr().out
+    if not arguments:
+        assert "limit" in out
+        return
+    rows = [Row(**fields) for fields in json.loads(out)["rows"]]
+    assert [one.target for one in rows] == ["P3", "P3", "P4"]
+    assert all(0 < one.p20 <= one.value <= one.p80 for one in rows)
+
+
+@pytest.mark.parametrize(("device", "message"), [("moon", "'moon' is unknown"), ("cuda", "no CUDA device")])
+def test_vea_bench_refuses(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, device: str, message: str
+) -> None:
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("a GPU is here")
+    monkeypatch.setattr(sys, "argv", ["vea", "bench", "--device", device])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@needs_scripts
+@pytest.mark.usefixtures("scripts")
+def test_the_document_is_what_the_rows_give() -> None:
+    import table
+
+    assert table.DOCUMENT.read_text(encoding="utf-8") == table.render(table.RESULTS)
+
+
+@needs_scripts
+@pytest.mark.usefixtures("scripts")
+def test_a_missed_limit_is_written_down(tmp_path: Path) -> None:
+    import table
+
+    slow = row("slow", 1.5, "×", target="P3", limit=1.0, dtype=torch.float32)
+    save([slow, row("good", 0.5, "×", target="P3", limit=1.0)], tmp_path / "benchmarks" / "results" / "kernel.json")
+    text = table.render(tmp_path / "benchmarks" / "results")
+    assert "| P3 | 2 | 1 | 1 |" in text
+    assert "| P3 | slow |  | float32 | 1.5 × | ≤ 1 | **missed** |" in text
+
+
+@needs_scripts
+def test_every_committed_row_names_its_origin() -> None:
+    for path in (SCRIPTS / "results").glob("*.json"):
+        if path.stem == "ptxas":
+            continue
+        for one in load(path):
+            assert {"device", "threads", "torch", "commit", "date"} <= set(one.environment), (path, one.what)
+
+
+@needs_scripts
+@pytest.mark.usefixtures("scripts")
+def test_peak_memory_counts_what_is_held() -> None:
+    import memory
+
+    def call() -> torch.Tensor:
+        first = torch.ones(1 << 20)
+        second = first + 1
+        del first
+        return torch.cat([second, second])
+
+    assert 12 << 20 <= memory.peak(call) < 13 << 20  # second, and twice its size
+
+
+@needs_scripts
+@pytest.mark.usefixtures("scripts")
+def test_slope_of_a_power_law() -> None:
+    import growth
+
+    assert growth.slope([1, 2, 4, 8], [3.0, 12.0, 48.0, 192.0]) == pytest.approx(2.0)
