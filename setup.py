@@ -124,11 +124,13 @@ class BuildNative(build_ext):
 
         for name, (table, width, flags) in CPU_TABLES.items():
             defines = f"-DVEA_TABLE={table} -DVEA_WIDTH={width}"
-            build("cxx", f"inner_{name}", CSRC / "cpu" / "inner.cpp", f"{flags} {defines}")
-        for name in ("image_attention", "topk_mask", "threads", "dispatch"):
+            for source in ("inner", "pixels"):
+                build("cxx", f"{source}_{name}", CSRC / "cpu" / f"{source}.cpp", f"{flags} {defines}")
+        for name in ("image_attention", "topk_mask", "evidence", "threads", "dispatch"):
             build("cxx", name, CSRC / "cpu" / f"{name}.cpp", "")
         cuda = f"-DVEA_CUDA_ARCHS='\"{' '.join(archs)}\"'" if nvcc else ""
-        build("cxx", "bindings", CSRC / "bindings.cpp", f"{includes} {cuda}")
+        for name in ("bindings", "bindings_evidence"):
+            build("cxx", name, CSRC / f"{name}.cpp", f"{includes} {cuda}")
         if nvcc:
             lines += [
                 "rule nvcc",

@@ -7,6 +7,7 @@
 #include <sstream>
 #include <string>
 
+#include "bindings_evidence.h"
 #include "cpu/inner.h"
 #include "cpu/ops.h"
 #include "numerics.h"
@@ -391,6 +392,7 @@ PYBIND11_MODULE(_C, m) {
 #endif
     m.def("cpu_path", [] { return vea::cpu_path().name; });
 
+    vea::bind_evidence(m);
     m.def("image_attention_cpu", [](const py::tuple& arguments, py::handle out, bool accumulate, py::handle chosen,
                                     int threads) {
         const vea::ImageAttention problem = checked(arguments, out, accumulate, chosen, true);

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
+from vea_sdk import _native
 from vea_sdk.errors import GeometryError, InvalidInputError, NaNAttentionError
 from vea_sdk.evidence import build_map, denoise, normalize, smooth
-from vea_sdk.evidence.smooth import smoothing_matrix
+from vea_sdk.evidence.smooth import Side, smoothing_columns
 
 SIZES = [
     # (height, width), (rows, cols): divisible, odd, non-divisible, tiny, and grids finer than the picture
@@ -208,7 +209,7 @@ class TestSmooth:
             smooth(np.ones((2, 2)), image_hw)
 
 
-class TestSmoothingMatrix:
+class TestSmoothingColumns:
     @pytest.mark.parametrize("sigma_px", [0.0, 0.8, 5.0, 60.0])
     @pytest.mark.parametrize(("start", "stop"), [(0, 20), (2.3, 17.9), (-4.5, 20.0), (-3.2, 27.6), (6.1, 6.9)])
     def test_fractional_edges_count_by_area(self, start: float, stop: float, sigma_px: float) -> None:
@@ -219,16 +220,17 @@ class TestSmoothingMatrix:
         expected = np.maximum(shared, 0)
         if sigma_px:
             expected = gaussian_filter(expected, (sigma_px, 0), mode="reflect", truncate=4.0)
-        matrix = smoothing_matrix(n, size, sigma_px, start, stop)
-        np.testing.assert_allclose(matrix.numpy(), expected, rtol=0, atol=1e-12)
+        columns = smoothing_columns(Side(n, size, sigma_px, start, stop))
+        np.testing.assert_allclose(columns[:-1].T, expected, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(columns[-1], expected.sum(1), rtol=0, atol=1e-12)
 
     def test_a_region_outside_the_picture_gives_nothing(self) -> None:
-        assert smoothing_matrix(3, 10, 2.0, -9.0, -1.0).abs().max() == 0
+        assert not smoothing_columns(Side(3, 10, 2.0, -9.0, -1.0)).any()
 
     def test_the_cache_is_bounded(self) -> None:
         for size in range(1, 60):
-            smoothing_matrix(1, size, 1.0)
-        info = smoothing_matrix.cache_info()
+            smoothing_columns(Side(1, size, 1.0))
+        info = smoothing_columns.cache_info()
         assert info.maxsize is not None
         assert info.currsize <= info.maxsize
 
@@ -281,6 +283,19 @@ class TestBuildMap:
         from_torch = build_map(torch.from_numpy(scores), (6, 8), (48, 64))
         assert isinstance(from_torch, torch.Tensor)
         np.testing.assert_array_equal(from_torch.numpy(), build_map(scores, (6, 8), (48, 64)))
+
+    @pytest.mark.parametrize(
+        ("image_hw", "shape"), [((756, 1008), (27, 36)), ((97, 211), (8, 13)), ((1500, 2001), (9, 7))]
+    )
+    def test_compiled_equals_plain(
+        self, image_hw: tuple[int, int], shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        scores = random_grid(shape).astype(np.float32).ravel()
+        compiled = build_map(scores, shape, image_hw)
+        exact = build_map(scores.astype(np.float64), shape, image_hw)
+        monkeypatch.setattr(_native, "extension", lambda: None)
+        plain = build_map(scores, shape, image_hw)
+        assert np.abs(compiled - exact).max() <= max(1e-6, 2 * np.abs(plain - exact).max())
 
     def test_wrong_count_names_both(self) -> None:
         with pytest.raises(GeometryError, match=r"577 scores.*24 x 24 = 576"):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import pickle
+
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
+from vea_sdk import _native
 from vea_sdk.errors import InvalidInputError
 from vea_sdk.evidence import highlight, overlay
 from vea_sdk.evidence.colours import inferno
@@ -126,3 +130,74 @@ def test_boxes_without_a_pixel_draw_nothing() -> None:
     image = Image.new("RGB", (W, H), (120, 120, 120))
     for box in ((2, 2, 2, 2), (-9, -9, -1, -1), (60, 5, 70, 9)):
         assert (np.asarray(overlay(image, np.zeros((H, W)), boxes=[box])) == 120).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (31, 33), (64, 65), (1100, 997), (2100, 2003)])
+def test_pictures_of_any_size(size: tuple[int, int]) -> None:
+    """Tails of the compiled loops, more rows than one band, more than one thread, more than Pillow keeps in a piece."""
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+    weights = rng.random(size, dtype=np.float32)
+    result = highlight(Image.fromarray(pixels), weights, 0.25)
+    assert_nearest(np.asarray(result), (0.25 + 0.75 * weights.astype(np.float64))[..., None] * pixels)
+    np.testing.assert_array_equal(highlight(pixels, weights, 0.25), np.asarray(result))
+
+
+def test_the_result_is_a_picture_like_any_other() -> None:
+    image = Image.fromarray(PIXELS)
+    result = highlight(image, PIXEL_MAP)
+    expected = Image.fromarray(np.asarray(result).copy())
+    del image
+    gc.collect()
+    for change in (
+        lambda im: im.resize((20, 30)),
+        lambda im: im.convert("RGBA"),
+        lambda im: im.crop((3, 3, 9, 60)),
+        lambda im: pickle.loads(pickle.dumps(im)),
+        lambda im: im.transpose(Image.Transpose.ROTATE_90),
+    ):
+        assert change(result) == change(expected)
+    drawn = result.copy()
+    ImageDraw.Draw(drawn).rectangle((0, 0, 5, 5), fill="red")
+    result.putpixel((7, 7), (1, 2, 3))
+    assert (drawn.getpixel((2, 2)), result.getpixel((7, 7))) == ((255, 0, 0), (1, 2, 3))
+    assert result.getpixel((2, 2)) == expected.getpixel((2, 2))
+
+
+def test_plain_code_serves_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = [np.asarray(highlight(image, PIXEL_MAP)) for image in (Image.fromarray(PIXELS), PIXELS)]
+    monkeypatch.setattr(_native, "extension", lambda: None)
+    for image, expected in zip((Image.fromarray(PIXELS), PIXELS), compiled, strict=True):
+        plain = np.asarray(highlight(image, PIXEL_MAP))
+        assert_nearest(plain, exact(PIXELS, 0.5))
+        assert (plain != expected).mean() < 1e-3  # ties only
+
+
+def test_the_extension_refuses_what_does_not_fit() -> None:
+    kernels = _native.extension()
+    if kernels is None:
+        pytest.skip("needs the compiled extension")
+    weights, pixels = np.ones((4, 5), np.float32), np.ones((4, 5, 3), np.uint8)
+    for arguments in (
+        (pixels[:3], weights, 0.5, pixels.copy(), 1),
+        (pixels, weights[:, ::2], 0.5, pixels.copy(), 1),
+        (pixels, weights.astype(np.float64), 0.5, pixels.copy(), 1),
+        (pixels.astype(np.int8), weights, 0.5, pixels.copy(), 1),
+        (pixels[..., :2], weights, 0.5, np.ones((4, 5, 2), np.uint8), 1),
+        (Image.fromarray(pixels).__arrow_c_array__()[1], weights, 0.5, pixels.copy(), 1),
+        (Image.fromarray(pixels[:3]).__arrow_c_array__()[1], weights, 0.5, np.ones((4, 5, 4), np.uint8), 1),
+    ):
+        with pytest.raises(InvalidInputError):
+            kernels.highlight_cpu(*arguments)
+    left, core, right = (np.ones(shape, np.float32) for shape in ((2, 8), (2, 3), (3, 9)))
+    kernels.expand_cpu(left, core, right, np.ones((8, 9), np.float32), False, 1)
+    for out in (
+        np.ones((8, 8), np.float32),
+        np.ones((8, 9)),
+        np.ones(72, np.float32),
+        np.ones((8, 18), np.float32)[:, ::2],
+    ):
+        with pytest.raises(InvalidInputError):
+            kernels.expand_cpu(left, core, right, out, False, 1)
+    with pytest.raises(InvalidInputError):
+        kernels.Block(0)

@@ -1,3 +1,7 @@
+from typing import Any
+
+from numpy import float32, uint8
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .ops.arguments import Arguments
@@ -12,6 +16,26 @@ def image_attention_cpu(
     arguments: Arguments, out: Tensor, accumulate: bool, chosen: Tensor | None, threads: int
 ) -> None: ...
 def topk_mask_cpu(scores: Tensor, k: int, chosen: Tensor, threads: int) -> None: ...
+def expand_cpu(
+    left: NDArray[float32],
+    core: NDArray[float32],
+    right: NDArray[float32],
+    out: NDArray[float32],
+    accumulate: bool,
+    threads: int,
+) -> tuple[float, float]: ...
+def highlight_cpu(
+    picture: NDArray[uint8] | Any,
+    map: NDArray[float32],  # noqa: A002
+    alpha: float,
+    result: NDArray[uint8],
+    threads: int,
+) -> tuple[float, float]: ...
+
+class Block:
+    def __init__(self, size: int) -> None: ...
+    def __buffer__(self, flags: int) -> memoryview: ...
+    def __arrow_c_array__(self, requested_schema: object = None) -> tuple[Any, Any]: ...
 
 # Only in a build with CUDA (cuda_archs is not empty):
 def cuda_devices() -> tuple[int, str]: ...

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "inner.h"
+#include "pixels.h"
 
 namespace vea {
 
@@ -12,14 +13,14 @@ CpuPath choose() {
     const auto allowed = [&](const char* path) { return wanted == nullptr || std::strcmp(wanted, path) == 0; };
 #ifdef VEA_X86
     if (allowed("avx512") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) {
-        return {"avx512", &kAvx512};
+        return {"avx512", &kAvx512, &pixels::kAvx512};
     }
     if (allowed("avx2") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
         __builtin_cpu_supports("f16c")) {
-        return {"avx2", &kAvx2};
+        return {"avx2", &kAvx2, &pixels::kAvx2};
     }
 #endif
-    return {"portable", &kPortable};
+    return {"portable", &kPortable, &pixels::kPortable};
 }
 
 }  // namespace

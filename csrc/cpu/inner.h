@@ -34,9 +34,12 @@ extern const InnerLoops kPortable;
 extern const InnerLoops kAvx2, kAvx512;
 #endif
 
+struct PixelLoops;
+
 struct CpuPath {
     const char* name;  // avx512, avx2 or portable
     const InnerLoops* loops;
+    const PixelLoops* pixels;
 };
 
 // The fastest path this processor can run. The environment variable VEA_CPU_PATH may name a slower one.

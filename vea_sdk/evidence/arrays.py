@@ -22,17 +22,36 @@ def to_tensor(name: str, array: NDArray[Any] | Tensor, ndim: int | None = None) 
     # torch neither reads negative strides nor shares read-only memory.
     owned = array if isinstance(array, Tensor) else np.require(array, requirements=("C", "W"))
     tensor = torch.as_tensor(owned)
-    if tensor.is_complex():
-        raise InvalidInputError(f"{name} must hold real numbers, not {tensor.dtype}.")
-    if (ndim is not None and tensor.ndim != ndim) or tensor.numel() == 0:
-        wanted = "" if ndim is None else f" of {ndim} dimension" + "s" * (ndim > 1)
-        raise InvalidInputError(f"{name} must be a non-empty array{wanted}; got shape {tuple(tensor.shape)}.")
+    _check(name, tensor.is_complex(), tensor.dtype, tuple(tensor.shape), ndim)
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def like(result: Tensor, original: ArrayT) -> ArrayT:
-    """``result`` as the kind of array that ``original`` is."""
-    return result if isinstance(original, Tensor) else result.numpy()
+def to_numpy(name: str, array: NDArray[Any] | Tensor, ndim: int | None = None) -> NDArray[Any]:
+    """As :func:`to_tensor`, but as a numpy array in host memory and without gradients; it may be read-only."""
+    if isinstance(array, Tensor):
+        return to_tensor(name, array.detach(), ndim).cpu().numpy()
+    values = np.asarray(array)
+    _check(name, values.dtype.kind == "c", values.dtype, values.shape, ndim)
+    return values if values.dtype == np.float64 else values.astype(np.float32, copy=False)
+
+
+def _check(name: str, is_complex: bool, dtype: object, shape: tuple[int, ...], ndim: int | None) -> None:
+    if is_complex:
+        raise InvalidInputError(f"{name} must hold real numbers, not {dtype}.")
+    if (ndim is not None and len(shape) != ndim) or 0 in shape:
+        wanted = "" if ndim is None else f" of {ndim} dimension" + "s" * (ndim > 1)
+        raise InvalidInputError(f"{name} must be a non-empty array{wanted}; got shape {shape}.")
+
+
+def like(result: NDArray[Any] | Tensor, original: ArrayT) -> ArrayT:
+    """``result`` as the kind of array that ``original`` is, on its device."""
+    if isinstance(original, Tensor):
+        return torch.as_tensor(result).to(original.device)
+    return result.numpy() if isinstance(result, Tensor) else result
+
+
+def device_of(array: NDArray[Any] | Tensor) -> torch.device:
+    return array.device if isinstance(array, Tensor) else torch.device("cpu")
 
 
 def check_image_hw(image_hw: tuple[int, int]) -> tuple[int, int]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from functools import reduce
+from typing import Any, Literal, get_args
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from vea_sdk.errors import InvalidInputError
-from vea_sdk.evidence.arrays import ArrayT, like, to_tensor
+from vea_sdk.evidence.arrays import ArrayT, like, to_numpy
 
 Border = Literal["valid", "replicate"]
 _AROUND = [(dy, dx) for dy in range(3) for dx in range(3) if (dy, dx) != (1, 1)]
@@ -26,30 +28,34 @@ def denoise(grid: ArrayT, lam: float = 10.0, border: Border = "valid") -> ArrayT
             there stays (for λ ≥ 1).
 
     Returns:
-        [rows, cols], the same kind of array. NaN and infinity stay.
+        [rows, cols], the same kind of array, without gradients. NaN and infinity stay.
 
     Raises:
         InvalidInputError: the grid is not [rows, cols], λ is not positive, or the border rule is unknown.
     """
+    return like(denoised(to_numpy("grid", grid, ndim=2), lam, border), grid)
+
+
+def denoised(cells: NDArray[Any], lam: float, border: Border = "valid") -> NDArray[Any]:
+    """In numpy whatever the device: a grid is small, and a GPU would spend its time on launches."""
     if not lam > 0:
         raise InvalidInputError(f"lam={lam} must be positive; 10 is the published value.")
     if border not in get_args(Border):
         raise InvalidInputError(f'border={border!r} is unknown. Choose "valid" or "replicate".')
-    cells = to_tensor("grid", grid, ndim=2)
     rows, cols = cells.shape
-    y = torch.arange(-1, rows + 1, device=cells.device)
-    x = torch.arange(-1, cols + 1, device=cells.device)
-    inside_y, inside_x = y.clamp(0, rows - 1), x.clamp(0, cols - 1)
-    padded = cells[inside_y][:, inside_x]
-    exists = torch.ones_like(padded, dtype=torch.bool)
-    if border == "valid":
-        exists = (y == inside_y)[:, None] & (x == inside_x)[None, :]
-
-    values = torch.stack([padded[dy : dy + rows, dx : dx + cols] for dy, dx in _AROUND])
-    counted = torch.stack([exists[dy : dy + rows, dx : dx + cols] for dy, dx in _AROUND])
-    highest = values.masked_fill(~counted, -torch.inf).amax(0)
-    count = counted.sum(0)
-    mean = values.masked_fill(~counted, 0).sum(0) / count.clamp(min=1)
+    absent = -np.inf  # what does not exist is never the highest
+    padded = np.full((rows + 2, cols + 2), absent, cells.dtype)
+    padded[1:-1, 1:-1] = cells
+    if border == "replicate":
+        padded[[0, -1]] = padded[[1, -2]]
+        padded[:, [0, -1]] = padded[:, [1, -2]]
+    around = [padded[dy : dy + rows, dx : dx + cols] for dy, dx in _AROUND]
+    highest = reduce(np.maximum, around)
     # An infinite score is no spike but a fault, left for normalize() to report.
-    spike = (cells > lam * highest) & (count > 0) & cells.isfinite()
-    return like(torch.where(spike, mean, cells), grid)
+    spike = (cells > lam * highest) & (highest > absent) & np.isfinite(cells)
+    if not spike.any():
+        return cells.copy()
+    values = np.stack(around)
+    exists = values > absent
+    mean = values.sum(0, where=exists) / exists.sum(0).clip(min=1)
+    return np.where(spike, mean, cells).astype(cells.dtype)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vea_sdk.adapters.geometry import ImageLayout, PatchGrid
 from vea_sdk.errors import GeometryError, InvalidInputError
-from vea_sdk.evidence.arrays import ArrayT, like, to_tensor
-from vea_sdk.evidence.denoise import denoise as denoise_grid
+from vea_sdk.evidence.arrays import ArrayT, check_image_hw, device_of, like, to_numpy
+from vea_sdk.evidence.compiled import kernels_for
+from vea_sdk.evidence.denoise import denoised
 from vea_sdk.evidence.normalize import normalize_
-from vea_sdk.evidence.smooth import expand, sigma_in_pixels, smoothing_matrix
-from vea_sdk.evidence.smooth import smooth as smooth_grid
+from vea_sdk.evidence.smooth import Side, expand, expand_compiled, sigma_in_pixels
 
 Canvas = Literal["original", "input"]
 """The picture as the user gave it, or the cropped, padded and resized one that the model saw."""
@@ -48,16 +51,17 @@ def build_map(
         NaNAttentionError: the scores hold NaN.
     """
     rows, cols = grid_size
-    values = to_tensor("scores", scores).detach()
-    if values.numel() != rows * cols:
+    values = to_numpy("scores", scores)
+    if values.size != rows * cols:
         raise GeometryError(
-            f"{values.numel()} scores do not fill a grid of {rows} x {cols} = {rows * cols} patches. Pass the scores "
+            f"{values.size} scores do not fill a grid of {rows} x {cols} = {rows * cols} patches. Pass the scores "
             "of one picture, without separators, and its own grid_size."
         )
     cells = values.reshape(rows, cols)
-    if denoise:
-        cells = denoise_grid(cells, lam)
-    return like(normalize_(smooth_grid(cells, image_hw, sigma if smooth else 0.0)), scores)
+    height, width = check_image_hw(image_hw)
+    sigma_px = sigma_in_pixels(sigma if smooth else 0.0, height, width)
+    part = denoised(cells, lam) if denoise else cells, Side(rows, height, sigma_px), Side(cols, width, sigma_px)
+    return like(_normalized_sum([part], device_of(scores)), scores)
 
 
 def layout_map(
@@ -90,7 +94,7 @@ def layout_map(
         GeometryError: the number of scores is not ``layout.n_tokens``.
         NaNAttentionError: the scores hold NaN.
     """
-    values = to_tensor("scores", scores, ndim=1).detach()
+    values = to_numpy("scores", scores, ndim=1)
     if len(values) != layout.n_tokens:
         raise GeometryError(
             f"{len(values)} scores do not match the layout's {layout.n_tokens} tokens ({layout}). Pass the scores of "
@@ -98,19 +102,31 @@ def layout_map(
         )
     height, width = canvas_size(layout, canvas)
     sigma_px = sigma_in_pixels(sigma if smooth else 0.0, height, width)
-    pixels: Tensor | None = None
+    parts = []
     for grid in layout.grids:
-        cells = values[torch.from_numpy(grid.token_index.copy()).to(values.device)]
+        cells = values[grid.token_index]
         if denoise:
-            cells = denoise_grid(cells, lam)
+            cells = denoised(cells, lam)
         # Relative to the first grid: a common factor is normalised away, and a single grid keeps its very numbers.
+        density = cells * cells.dtype.type(_cell_area(layout.grids[0]) / _cell_area(grid))
         x0, y0, x1, y1 = on_canvas(grid.region, layout, canvas)
-        by = smoothing_matrix(grid.rows, height, sigma_px, *_snapped(y0, y1, height))
-        bx = smoothing_matrix(grid.cols, width, sigma_px, *_snapped(x0, x1, width))
-        part = expand(cells * (_cell_area(layout.grids[0]) / _cell_area(grid)), by, bx)
-        pixels = part if pixels is None else pixels.add_(part)
+        down = Side(grid.rows, height, sigma_px, *_snapped(y0, y1, height))
+        across = Side(grid.cols, width, sigma_px, *_snapped(x0, x1, width))
+        parts.append((density, down, across))
+    return like(_normalized_sum(parts, device_of(scores)), scores)
+
+
+def _normalized_sum(parts: Sequence[tuple[NDArray[Any], Side, Side]], device: torch.device) -> NDArray[Any] | Tensor:
+    """normalize(Σ By · cells · Bxᵀ) over (cells, down, across) of the same picture."""
+    kernels = kernels_for(parts[0][0].dtype, device)
+    if kernels is None:
+        total = reduce(torch.add, [expand(torch.from_numpy(c).to(device), down, across) for c, down, across in parts])
+        return normalize_(total, *torch.stack(torch.aminmax(total)).tolist())
+    pixels, low, high = None, 0.0, 0.0
+    for cells, down, across in parts:
+        pixels, (low, high) = expand_compiled(kernels, cells, down, across, pixels)
     assert pixels is not None  # a layout has at least one grid
-    return like(normalize_(pixels), scores)
+    return normalize_(pixels, low, high)
 
 
 def canvas_size(layout: ImageLayout, canvas: Canvas) -> tuple[int, int]:

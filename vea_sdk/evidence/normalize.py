@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
-from torch import Tensor
 
 from vea_sdk.errors import NaNAttentionError
 from vea_sdk.evidence.arrays import ArrayT, like, to_tensor
@@ -20,18 +22,24 @@ def normalize(pixel_map: ArrayT) -> ArrayT:
     Raises:
         NaNAttentionError: the map holds NaN or infinity.
     """
-    return like(normalize_(to_tensor("pixel_map", pixel_map).clone()), pixel_map)
+    values = to_tensor("pixel_map", pixel_map).clone()
+    return like(normalize_(values, *torch.stack(torch.aminmax(values)).tolist()), pixel_map)
 
 
-def normalize_(values: Tensor) -> Tensor:
-    """:func:`normalize` in place: the first touch of a fresh buffer of map size costs more than the arithmetic."""
-    ends = torch.stack(torch.aminmax(values))  # NaN survives both, so one look at two numbers is enough
-    low, high = ends.tolist()
-    if not torch.isfinite(ends).all():
+def normalize_(values: ArrayT, low: float, high: float) -> ArrayT:
+    """:func:`normalize` in place: the first touch of a fresh buffer of map size costs more than the arithmetic.
+
+    ``low``, ``high``: the smallest and the largest value, NaN where there is one.
+    """
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise NaNAttentionError(
             f"The map spans {low} to {high}: the attention holds NaN or infinity. Run the model in float32 or "
             "bfloat16, or leave the affected layers out."
         )
-    if high - low <= 16 * torch.finfo(values.dtype).eps * max(abs(low), abs(high)):
-        return values.zero_()
-    return values.sub_(ends[0]).div_(ends[1] - ends[0])
+    double = values.dtype in (np.float64, torch.float64)
+    if high - low <= 16 * np.finfo(np.float64 if double else np.float32).eps * max(abs(low), abs(high)):
+        values[...] = 0
+        return values
+    values -= low
+    values /= high - low
+    return values

@@ -40,7 +40,7 @@ def overlay(image: Image.Image, pixel_map: NDArray[Any] | Tensor, boxes: Sequenc
         InvalidInputError: map and picture differ in size, or the map leaves [0, 1].
     """
     heat = checked_map(pixel_map)
-    check_size((image.height, image.width), heat)
+    check_size((image.height, image.width), tuple(heat.shape))
     values = heat.cpu().numpy().astype(np.float32, copy=False)
     picture = to_rgb(image)
     colours = np.take(inferno(), np.rint(255 * values).astype(np.uint8), axis=0)
