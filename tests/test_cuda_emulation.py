@@ -36,7 +36,7 @@ def kernels(tmp_path_factory):
     folder = tmp_path_factory.mktemp("emulation")
     shutil.copytree(CSRC, folder / "csrc")
     shutil.copytree(HERE, folder / "emulation")
-    sources = [folder / "csrc" / "bindings.cpp", *(folder / "csrc" / "cpu").glob("*.cpp")]
+    sources = [*(folder / "csrc").glob("*.cpp"), *(folder / "csrc" / "cpu").glob("*.cpp")]
     for path in (folder / "csrc" / "cuda").glob("*.cu"):
         launched, count = LAUNCH.subn(r"emulation::launch(\2, \3, [&] { \1(\4); });", path.read_text())
         assert count == 1
