@@ -6,6 +6,7 @@
 #include <cmath>
 #include <sstream>
 #include <string>
+#include <utility>
 
 #include "bindings_evidence.h"
 #include "cpu/inner.h"
@@ -22,6 +23,9 @@ namespace {
 
 using vea::Array;
 using vea::Dtype;
+
+constexpr int64_t kMostScores = int64_t(1) << 40;  // B * Hq * Lk
+constexpr int64_t kMostTokens = (int64_t(1) << 31) - 1;  // top-k counts in 32 bits
 
 struct InvalidInput {
     std::string message;
@@ -56,6 +60,8 @@ struct Names {
     PyObject* dtype = PyUnicode_InternFromString("dtype");
     PyObject* is_cpu = PyUnicode_InternFromString("is_cpu");
     PyObject* device = PyUnicode_InternFromString("device");
+    PyObject* is_neg = PyUnicode_InternFromString("is_neg");
+    PyObject* tensor;  // the type
     struct Known {
         PyObject* object;
         Dtype code;
@@ -65,6 +71,7 @@ struct Names {
 
     Names() {
         const py::module_ torch = py::module_::import("torch");
+        tensor = py::object(torch.attr("Tensor")).release().ptr();
         const auto known = [&](const char* name, Dtype code, int64_t size) {
             return Known{py::object(torch.attr(name)).release().ptr(), code, size, name};
         };
@@ -95,6 +102,15 @@ py::object call(py::handle object, PyObject* name) {
 }
 
 std::string text(py::handle object) { return std::string(py::str(object)); }
+
+template <class Number>
+Number number(py::handle value, const char* name, const char* wanted) {
+    try {
+        return value.cast<Number>();
+    } catch (const py::cast_error&) {
+        refuse(name, " = ", text(py::repr(value)), "; give ", wanted);
+    }
+}
 
 // One tensor argument: what the kernels need of it, and what the messages need.
 struct Tensor {
@@ -141,14 +157,31 @@ class Reader {
 public:
     explicit Reader(bool on_cpu) : on_cpu_(on_cpu) {}
 
+    Tensor optional(py::handle object, const char* name, int rank) {
+        return object.is_none() ? Tensor{name, {}} : read(object, name, rank);
+    }
+
     Tensor read(py::handle object, const char* name, int rank) {
         Tensor t{name, {}};
-        if (object.is_none()) return t;
+        PyObject* const tensor = names().tensor;
+        if (py::type::of(object).ptr() != tensor && PyObject_IsInstance(object.ptr(), tensor) != 1) {
+            refuse(name, " is ", text(py::type::of(object)), "; give a torch.Tensor");
+        }
+        try {
+            read_tensor(object, rank, t);
+        } catch (const py::error_already_set& error) {  // sparse, nested, inside vmap
+            refuse(name, " has no strided memory: ", text(error.value()));
+        }
+        return t;
+    }
+
+private:
+    void read_tensor(py::handle object, int rank, Tensor& t) {
         const py::tuple shape = attribute(object, names().shape);
         const py::tuple stride = call(object, names().stride);
         t.rank = int(shape.size());
         if (t.rank != rank) {
-            refuse(name, " has shape ", text(py::list(shape)), "; it needs ", rank, " dimensions");
+            refuse(t.name, " has shape ", text(py::list(shape)), "; it needs ", rank, " dimensions");
         }
         bool empty = false;
         for (int i = 0; i < rank; ++i) {
@@ -157,20 +190,21 @@ public:
             empty = empty || t.size[i] == 0;
         }
         read_dtype(object, t);
-        check_device(object, name);
+        check_device(object, t.name);
+        if (is_float(t.array.dtype) && call(object, names().is_neg).ptr() == Py_True) {  // memory holds -x
+            refuse(t.name, " is a negated view; pass ", t.name, ".resolve_neg()");
+        }
         const py::object pointer = call(object, names().data_ptr);
         t.array.data = PyLong_AsVoidPtr(pointer.ptr());
         if (PyErr_Occurred()) throw py::error_already_set();
         static const char nothing = 0;
         if (empty) t.array.data = &nothing;  // given, but never read
-        if (t.array.data == nullptr) refuse(name, " has no memory (data_ptr() is 0)");
+        if (t.array.data == nullptr) refuse(t.name, " has no memory (data_ptr() is 0)");
         if (!empty && reinterpret_cast<uintptr_t>(t.array.data) % t.itemsize != 0) {
-            refuse(name, " is not aligned to its ", t.itemsize, "-byte elements; pass ", name, ".clone()");
+            refuse(t.name, " is not aligned to its ", t.itemsize, "-byte elements; pass ", t.name, ".clone()");
         }
-        return t;
     }
 
-private:
     void read_dtype(py::handle object, Tensor& t) {
         const py::object dtype = attribute(object, names().dtype);
         for (const auto& known : names().dtypes) {
@@ -200,6 +234,27 @@ private:
     py::object device_;
 };
 
+// Two rows of `out` in the same place would be added to twice. Nested layouts only, which is all that slicing makes.
+void check_rows_apart(const Tensor& out) {
+    struct Axis {
+        int64_t stride, size;
+    };
+    Axis inner{out.array.stride[0], out.size[0]}, outer{0, 1};
+    if (out.rank == 3) {
+        outer = {out.array.stride[1], out.size[1]};
+        if (outer.size == 1 || (inner.size > 1 && outer.stride < inner.stride)) std::swap(inner, outer);
+    }
+    int64_t extent = out.size[out.rank - 1];
+    if (out.size[0] == 0 || out.size[1] == 0 || extent == 0) return;
+    for (const Axis& axis : {inner, outer}) {
+        if (axis.size == 1) continue;
+        if (axis.stride < extent) {
+            refuse("out has shape ", out.shape(), " and overlapping rows; give each its own memory");
+        }
+        extent += axis.stride * (axis.size - 1);
+    }
+}
+
 // Index values can only be looked at in host memory; on a GPU the kernel answers bad ones with NaN.
 void check_values(const Tensor& index, int64_t low, int64_t end) {
     if (!index.given()) return;
@@ -214,13 +269,19 @@ void check_values(const Tensor& index, int64_t low, int64_t end) {
     }
 }
 
-int64_t checked_k(const char* name, int64_t k, int64_t tokens) {
+int64_t checked_tokens(const Tensor& t) {
+    if (t.size[1] > kMostTokens) refuse(t.name, " has shape ", t.shape(), "; at most ", kMostTokens, " tokens");
+    return t.size[1];
+}
+
+int64_t checked_k(const char* name, py::handle value, int64_t tokens) {
+    const auto k = number<int64_t>(value, name, "an integer");
     if (k < 0 || k > tokens) refuse(name, " = ", k, ", but there are ", tokens, " tokens; choose 0 to ", tokens);
     return k;
 }
 
 bool* output_mask(Reader& reader, py::handle object, int64_t batch, int64_t tokens) {
-    const Tensor chosen = reader.read(object, "chosen", 2);
+    const Tensor chosen = reader.optional(object, "chosen", 2);
     if (!chosen.given()) return nullptr;
     chosen.require_dtype([](Dtype d) { return d == Dtype::boolean; }, "bool");
     chosen.require_size(0, batch);
@@ -268,6 +329,10 @@ vea::ImageAttention checked(const py::tuple& arguments, py::handle out_tensor, b
     if (p.queries < 1 || p.keys < 1 || p.dim < 1) {
         refuse("query ", query.shape(), " and key ", key.shape(), " need at least one position and one channel");
     }
+    // Expanded tensors may claim any size: keep the sizes that the kernels multiply far from overflow.
+    if (p.batch > kMostScores / p.heads / p.keys) {
+        refuse("query ", query.shape(), " and key ", key.shape(), " make more than ", kMostScores, " scores");
+    }
     const int64_t max_dim = on_cpu ? vea::kMaxDim : kMaxDimCuda;
     if (p.dim > max_dim) refuse("query has ", p.dim, " channels per head; the kernel takes 1 to ", max_dim);
     if (p.dim > 1 && p.key.stride[3] != 1) {
@@ -277,12 +342,12 @@ vea::ImageAttention checked(const py::tuple& arguments, py::handle out_tensor, b
     const Tensor image_index = reader.read(call.image_index, "image_index", 2);
     image_index.require_dtype(is_index, indices);
     image_index.require_size(0, p.batch);
-    p.tokens = image_index.size[1];
+    p.tokens = checked_tokens(image_index);
     p.image_index = image_index.array;
 
-    const Tensor query_index = reader.read(call.query_index, "query_index", 1);
-    const Tensor key_start = reader.read(call.key_start, "key_start", 1);
-    const Tensor key_stop = reader.read(call.key_stop, "key_stop", 1);
+    const Tensor query_index = reader.optional(call.query_index, "query_index", 1);
+    const Tensor key_start = reader.optional(call.key_start, "key_start", 1);
+    const Tensor key_stop = reader.optional(call.key_stop, "key_stop", 1);
     for (const Tensor* t : {&query_index, &key_start, &key_stop}) {
         if (!t->given()) continue;
         t->require_dtype(is_index, indices);
@@ -290,8 +355,8 @@ vea::ImageAttention checked(const py::tuple& arguments, py::handle out_tensor, b
     }
     p.query_index = query_index.array, p.key_start = key_start.array, p.key_stop = key_stop.array;
 
-    Tensor mask = reader.read(call.mask, "mask", 4);
-    Tensor position_bias = reader.read(call.position_bias, "position_bias", 4);
+    Tensor mask = reader.optional(call.mask, "mask", 4);
+    Tensor position_bias = reader.optional(call.position_bias, "position_bias", 4);
     for (Tensor* t : {&mask, &position_bias}) {
         if (!t->given()) continue;
         t->require_size(0, p.batch, true);
@@ -307,27 +372,27 @@ vea::ImageAttention checked(const py::tuple& arguments, py::handle out_tensor, b
     if (position_bias.given()) position_bias.require_dtype(is_float, floats);
     p.mask = mask.array, p.position_bias = position_bias.array;
 
-    const Tensor sinks = reader.read(call.sinks, "sinks", 1);
+    const Tensor sinks = reader.optional(call.sinks, "sinks", 1);
     if (sinks.given()) {
         sinks.require_dtype(is_float, floats);
         sinks.require_size(0, p.heads);
     }
     p.sinks = sinks.array;
 
-    p.scale = call.scale.cast<float>();
-    p.weight = call.weight.cast<float>();
+    p.scale = number<float>(call.scale, "scale", "a number");
+    p.weight = number<float>(call.weight, "weight", "a number");
     if (!call.softcap.is_none()) {
-        p.softcap = call.softcap.cast<float>();
+        p.softcap = number<float>(call.softcap, "softcap", "a positive number or None");
         if (!(p.softcap > 0 && std::isfinite(p.softcap))) {
             refuse("softcap = ", p.softcap, "; give a positive number or None");
         }
     }
     if (!call.window.is_none()) {
-        p.window = call.window.cast<int64_t>();
+        p.window = number<int64_t>(call.window, "window", "a positive number of keys or None");
         if (p.window < 1) refuse("window = ", p.window, "; give a positive number of keys or None");
     }
 
-    p.per_head = call.per_head.cast<bool>();
+    p.per_head = number<bool>(call.per_head, "per_head", "True or False");
     const Tensor out = reader.read(out_tensor, "out", p.per_head ? 3 : 2);
     out.require_dtype([](Dtype d) { return d == Dtype::f32; }, "torch.float32");
     out.require_size(0, p.batch);
@@ -337,13 +402,14 @@ vea::ImageAttention checked(const py::tuple& arguments, py::handle out_tensor, b
     if (p.tokens > 1 && out.array.stride[last] != 1) {
         refuse("out has stride ", out.array.stride[last], " along its last dimension; it must be contiguous there");
     }
+    check_rows_apart(out);
     p.out = static_cast<float*>(const_cast<void*>(out.array.data));
     p.out_stride[0] = out.array.stride[0];
     p.out_stride[1] = p.per_head ? out.array.stride[1] : 0;
     p.accumulate = accumulate;
 
     p.chosen = output_mask(reader, chosen, p.batch, p.tokens);
-    p.top_k = call.top_k.is_none() ? 0 : checked_k("top_k", call.top_k.cast<int64_t>(), p.tokens);
+    p.top_k = call.top_k.is_none() ? 0 : checked_k("top_k", call.top_k, p.tokens);
 
     if (on_cpu) {
         check_values(image_index, -1, p.keys);
@@ -352,12 +418,12 @@ vea::ImageAttention checked(const py::tuple& arguments, py::handle out_tensor, b
     return p;
 }
 
-vea::TopkMask checked(py::handle scores, int64_t k, py::handle chosen, bool on_cpu) {
+vea::TopkMask checked(py::handle scores, py::handle k, py::handle chosen, bool on_cpu) {
     Reader reader(on_cpu);
     vea::TopkMask p;
     const Tensor values = reader.read(scores, "scores", 2);
     values.require_dtype(is_float, "torch.float32, torch.float16, torch.bfloat16");
-    p.batch = values.size[0], p.tokens = values.size[1];
+    p.batch = values.size[0], p.tokens = checked_tokens(values);
     p.scores = values.array;
     p.k = checked_k("k", k, p.tokens);
     p.chosen = output_mask(reader, chosen, p.batch, p.tokens);
@@ -399,7 +465,7 @@ PYBIND11_MODULE(_C, m) {
         py::gil_scoped_release release;
         vea::cpu::image_attention(problem, threads);
     });
-    m.def("topk_mask_cpu", [](py::handle scores, int64_t k, py::handle chosen, int threads) {
+    m.def("topk_mask_cpu", [](py::handle scores, py::handle k, py::handle chosen, int threads) {
         const vea::TopkMask problem = checked(scores, k, chosen, true);
         py::gil_scoped_release release;
         vea::cpu::topk_mask(problem, threads);
@@ -425,7 +491,7 @@ PYBIND11_MODULE(_C, m) {
         check_launch(vea_image_attention(&problem, reinterpret_cast<unsigned*>(tickets),
                                          reinterpret_cast<float*>(workspace), reinterpret_cast<void*>(stream)));
     });
-    m.def("topk_mask_cuda", [](py::handle scores, int64_t k, py::handle chosen, uintptr_t stream) {
+    m.def("topk_mask_cuda", [](py::handle scores, py::handle k, py::handle chosen, uintptr_t stream) {
         const vea::TopkMask problem = checked(scores, k, chosen, false);
         py::gil_scoped_release release;
         check_launch(vea_topk_mask(&problem, reinterpret_cast<void*>(stream)));

@@ -75,7 +75,7 @@ struct KeyRange {
 VEA_HD KeyRange key_range(const ImageAttention& p, int64_t b) {
     int64_t begin = p.key_start ? load_index(p.key_start.data, p.key_start.dtype, b * p.key_start.stride[0]) : 0;
     int64_t end = p.key_stop ? load_index(p.key_stop.data, p.key_stop.dtype, b * p.key_stop.stride[0]) : p.keys;
-    end = end > p.keys ? p.keys : end;
+    end = end > p.keys ? p.keys : end < 0 ? 0 : end;
     if (p.window > 0 && begin < end - p.window) begin = end - p.window;
     begin = begin < 0 ? 0 : begin;
     return {begin, end < begin ? begin : end};

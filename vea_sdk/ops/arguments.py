@@ -7,6 +7,7 @@ cost nothing.
 from __future__ import annotations
 
 import math
+import numbers
 from typing import NamedTuple
 
 import torch
@@ -38,6 +39,29 @@ class Arguments(NamedTuple):
     per_head: bool
 
 
+def check_types(query: object, key: object, image_index: object, per_head: object) -> None:
+    """Of what is looked at before anything else is checked. Every call comes by: no message is written in vain."""
+    require_tensor("query", query)
+    require_tensor("key", key)
+    require_tensor("image_index", image_index)
+    if not isinstance(per_head, bool):
+        raise InvalidInputError(f"per_head = {per_head!r}; give True or False")
+
+
+def require_tensor(name: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise InvalidInputError(f"{name} is {type(value)}; give a torch.Tensor")
+
+
+def default_scale(query: Tensor) -> float:
+    """D**-0.5"""
+    shape = query.shape
+    if not shape or shape[-1] == 0:
+        raise InvalidInputError(f"query has shape {list(shape)}; it needs at least one channel")
+    scale: float = shape[-1] ** -0.5
+    return scale
+
+
 def check_image_attention(a: Arguments, out: Tensor | None) -> None:
     """Everything that shapes, dtypes and devices can tell; no value on a device is read."""
     _check_tensor("query", a.query, a.query, FLOATS, None, None, None, None)
@@ -61,12 +85,16 @@ def check_image_attention(a: Arguments, out: Tensor | None) -> None:
         if bias is not None:
             _require(bias.shape[3] >= keys, f"{name} covers {bias.shape[3]} keys, but key holds {keys}")
     _check_tensor("sinks", a.sinks, a.query, FLOATS, (heads,))
+    _require_number("scale", a.scale)
+    _require_number("weight", a.weight)
     if a.softcap is not None:
+        _require_number("softcap", a.softcap)
         _require(
             a.softcap > 0 and math.isfinite(a.softcap),
             f"softcap = {a.softcap}; give a positive number or None",
         )
     if a.window is not None:
+        _require_integer("window", a.window)
         _require(a.window > 0, f"window = {a.window}; give a positive number of keys or None")
     tokens = a.image_index.shape[1]
     if out is not None:
@@ -76,6 +104,7 @@ def check_image_attention(a: Arguments, out: Tensor | None) -> None:
             tokens < 2 or out.stride(-1) == 1,
             f"out has strides {out.stride()}; its last dimension must be contiguous",
         )
+        _check_rows_apart(out)
     if a.top_k is not None:
         _check_k("top_k", a.top_k, tokens)
 
@@ -91,9 +120,31 @@ def check_topk_mask(scores: Tensor, k: int) -> None:
     _check_k("k", k, scores.shape[1])
 
 
+def _check_rows_apart(out: Tensor) -> None:
+    """Two rows in the same place would be added to twice. Nested layouts only, which is all that slicing makes."""
+    if out.numel() == 0:
+        return
+    extent = out.shape[-1]
+    for stride, size in sorted(zip(out.stride()[:-1], out.shape[:-1], strict=True)):
+        if size > 1:
+            _require(
+                stride >= extent,
+                f"out has shape {list(out.shape)} and overlapping rows; give each its own memory",
+            )
+            extent += stride * (size - 1)
+
+
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise InvalidInputError(message)
+
+
+def _require_number(name: str, value: object) -> None:
+    _require(isinstance(value, (numbers.Real, torch.SymFloat, torch.SymInt)), f"{name} = {value!r}; give a number")
+
+
+def _require_integer(name: str, value: object) -> None:
+    _require(isinstance(value, (numbers.Integral, torch.SymInt)), f"{name} = {value!r}; give an integer")
 
 
 def _check_tensor(
@@ -106,6 +157,7 @@ def _check_tensor(
     """Device, dtype and, per dimension, the sizes allowed (None: any)."""
     if tensor is None:
         return
+    require_tensor(name, tensor)
     _require(
         tensor.device == like.device,
         f"{name} is on {tensor.device}, query on {like.device}; move it with {name}.to({str(like.device)!r})",
@@ -129,4 +181,5 @@ def _check_range(name: str, index: Tensor | None, low: int, stop: int) -> None:
 
 
 def _check_k(name: str, k: int, tokens: int) -> None:
+    _require_integer(name, k)
     _require(0 <= k <= tokens, f"{name} = {k}, but there are {tokens} tokens; choose 0 to {tokens}")

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.library import fallthrough_kernel, register_fake
 
 from . import plain
-from .arguments import Arguments, check_image_attention, check_indices
+from .arguments import Arguments, check_image_attention, check_indices, check_types, default_scale
 from .dispatch import cuda_workspace, kernels_for, on_device_of
 from .library import LIBRARY
 
@@ -71,8 +71,9 @@ def image_attention(
         InvalidInputError: shapes, dtypes, strides or options that do not fit; on the CPU also an index
             outside the keys (on a GPU, where looking would stall it, such an index gives NaN).
     """
+    check_types(query, key, image_index, per_head)
     if scale is None:
-        scale = query.shape[-1] ** -0.5
+        scale = default_scale(query)
     a = Arguments(
         query, key, image_index, query_index, scale, key_start, key_stop, mask, softcap, window, sinks,
         position_bias, weight, top_k, per_head,

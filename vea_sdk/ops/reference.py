@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from . import plain
-from .arguments import Arguments, check_image_attention, check_indices, check_topk_mask
+from .arguments import Arguments, check_image_attention, check_indices, check_topk_mask, check_types, default_scale
 
 __all__ = ["image_attention", "topk_mask"]
 
@@ -32,8 +32,9 @@ def image_attention(
     per_head: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Same arguments, result and errors as :func:`vea_sdk.ops.image_attention`."""
+    check_types(query, key, image_index, per_head)
     if scale is None:
-        scale = query.shape[-1] ** -0.5
+        scale = default_scale(query)
     a = Arguments(
         query, key, image_index, query_index, scale, key_start, key_stop, mask, softcap, window, sinks,
         position_bias, weight, top_k, per_head,

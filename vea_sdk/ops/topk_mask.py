@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.library import fallthrough_kernel, register_fake
 
 from . import plain
-from .arguments import check_topk_mask
+from .arguments import check_topk_mask, require_tensor
 from .dispatch import kernels_for, on_device_of
 from .library import LIBRARY
 
@@ -27,6 +27,7 @@ def topk_mask(scores: Tensor, k: int) -> Tensor:
     Raises:
         InvalidInputError: k beyond M, or scores that are not [B, M] floats.
     """
+    require_tensor("scores", scores)
     if type(scores) is Tensor and not torch.compiler.is_compiling():
         return _run(scores, k)
     mask: Tensor = torch.ops.vea_sdk.topk_mask(scores, k)
