@@ -28,14 +28,20 @@ struct Softmax {
     float factor;  // NaN where the head may see nothing, or met NaN
 };
 
+struct alignas(64) Line {  // of the cache: a vector that crosses two costs two loads
+    float lanes[16];
+};
+
 // Memory that a thread keeps from call to call: fresh pages cost more than the kernel itself.
-float* scratch(int64_t floats) {
-    thread_local std::vector<float> memory;
-    if (int64_t(memory.size()) < floats) {
+using Memory = std::vector<Line>;
+
+float* scratch(Memory& memory, int64_t floats) {
+    const size_t lines = size_t(floats + 15) / 16;
+    if (memory.size() < lines) {
         memory.clear();
-        memory.resize(floats);
+        memory.resize(lines);
     }
-    return memory.data();
+    return memory.empty() ? nullptr : memory[0].lanes;
 }
 
 class Kernel {
@@ -49,16 +55,22 @@ public:
         }
         if (p.batch * p.heads * blocks_ * kBlock * p.dim < kThreadsFrom) threads_ = 1;
         const int64_t rows = p.batch * p.heads;
-        queries_ = scratch(rows * (padded_ + blocks_ * kBlock));
+        thread_local Memory memory;
+        queries_ = scratch(memory, rows * (padded_ + blocks_ * kBlock));
         scores_ = queries_ + rows * padded_;
         sums_.resize(rows * blocks_);
         softmax_.resize(rows);
     }
 
     void run() {
-        for (int64_t b = 0; b < p.batch; ++b) widen_queries(b);
-        parallel_for(threads_, p.batch * p.kv_heads * blocks_, [this](int64_t i) {
-            score_block(i / (p.kv_heads * blocks_), i / blocks_ % p.kv_heads, i % blocks_);
+        for (int64_t b = 0; b < p.batch; ++b) scale_queries(b);
+        // A thread takes several blocks in a row where there are many: memory is fastest in long runs.
+        const int64_t blocks = p.batch * p.kv_heads * blocks_;
+        const int64_t run = std::clamp<int64_t>(blocks / (threads_ * 16), 1, 8);
+        parallel_for(threads_, (blocks + run - 1) / run, [&](int64_t first) {
+            for (int64_t i = first * run; i < std::min(first * run + run, blocks); ++i) {
+                score_block(i / (p.kv_heads * blocks_), i / blocks_ % p.kv_heads, i % blocks_);
+            }
         });
         parallel_for(threads_, p.batch, [this](int64_t b) { join_blocks(b); });
         const int64_t chunks = (p.tokens + kBlock - 1) / kBlock;
@@ -67,14 +79,14 @@ public:
     }
 
 private:
-    void widen_queries(int64_t b) {
+    void scale_queries(int64_t b) {
         const int64_t* stride = p.query.stride;
         const int64_t row = query_row(p, b);
         for (int64_t h = 0; h < p.heads; ++h) {
             float* to = queries_ + (b * p.heads + h) * padded_;
             const int64_t from = b * stride[0] + h * stride[1] + row * stride[2];
             for (int64_t d = 0; d < padded_; ++d) {
-                to[d] = d < p.dim ? load_float(p.query.data, p.query.dtype, from + d * stride[3]) : 0.0f;
+                to[d] = d < p.dim ? p.scale * load_float(p.query.data, p.query.dtype, from + d * stride[3]) : 0.0f;
             }
         }
     }
@@ -94,7 +106,8 @@ private:
             for (int64_t h = first; h < first + group_; ++h) sums(b, h)[block] = {minus_infinity(), 0};
             return;
         }
-        float* rows = scores(b, group, block);
+        thread_local Memory memory;
+        float* rows = scratch(memory, group_ * kBlock);  // near, as the scores come in columns of a few keys
         const int64_t* stride = p.key.stride;
         const int64_t offset = b * stride[0] + group * stride[1] + begin * stride[2];
         const auto* keys = static_cast<const char*>(p.key.data) + offset * (p.key.dtype == Dtype::f32 ? 4 : 2);
@@ -108,9 +121,9 @@ private:
                 for (int64_t t = 0; t < n; ++t) bias[t] = bias_value(p, b, first + i, query_row(p, b), begin + t);
             }
             float* row = rows + i * kBlock;
-            const float largest = loops_.shape(row, n, p.scale, p.softcap, biased ? bias : nullptr);
+            const float largest = loops_.shape(row, n, p.softcap, biased ? bias : nullptr);
             const float shift = largest == minus_infinity() ? 0 : largest;
-            sums(b, first + i)[block] = {largest, loops_.exp_sum(row, n, shift)};
+            sums(b, first + i)[block] = {largest, loops_.exp_sum(row, n, shift, scores(b, group, block) + i * kBlock)};
         }
     }
 

@@ -17,6 +17,7 @@ typedef float Floats __attribute__((vector_size(W * 4)));
 typedef int32_t Ints __attribute__((vector_size(W * 4)));
 typedef uint32_t Words __attribute__((vector_size(W * 4)));
 typedef uint16_t Halves __attribute__((vector_size(W * 2)));
+typedef float Eight __attribute__((vector_size(32)));
 typedef float Four __attribute__((vector_size(16)));
 
 template <class V, class T>
@@ -73,7 +74,13 @@ inline Floats tangent(Floats x) {
 }
 
 inline Floats widen_bf16(const uint16_t* from) {
+#if defined(__AVX512F__)
+    return (Floats)((Words)_mm512_cvtepu16_epi32(load<__m256i>(from)) << 16);  // the compiler's own takes twice as many steps
+#elif defined(__AVX2__)
+    return (Floats)((Words)_mm256_cvtepu16_epi32(load<__m128i>(from)) << 16);
+#else
     return (Floats)(__builtin_convertvector(load<Halves>(from), Words) << 16);
+#endif
 }
 
 inline Floats widen_f16(const uint16_t* from) {
@@ -103,43 +110,59 @@ inline void widen_row(const void* row, Dtype dtype, int64_t dim, float* tile) {
     for (; d < dim; ++d) tile[d] = load_float(row, dtype, d);
 }
 
-inline Four quarter_sum(Floats v) {
-    if constexpr (W == 16) {
-        return (__builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7)) +
-               (__builtin_shufflevector(v, v, 8, 9, 10, 11) + __builtin_shufflevector(v, v, 12, 13, 14, 15));
+inline float sum(Floats v) {
+    float total = 0;
+    for (int l = 0; l < W / 2; ++l) total += v[l] + v[l + W / 2];
+    return total;
+}
+
+template <class V>
+inline Eight fold(V v) {
+    if constexpr (sizeof(V) == 64) {
+        return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+               __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
     } else {
-        return __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
+        return v;
     }
 }
 
-inline float sum(Floats v) {
-    const Four q = quarter_sum(v);
-    return (q[0] + q[2]) + (q[1] + q[3]);
+// The lane sums of four vectors, as the four lanes of one. The shuffles stay within 128 bits, where they are cheap.
+inline Four sums(Floats v0, Floats v1, Floats v2, Floats v3) {
+    const Eight a = fold(v0), b = fold(v1), c = fold(v2), d = fold(v3);
+    const Eight ab = __builtin_shufflevector(a, b, 0, 8, 1, 9, 4, 12, 5, 13) +
+                     __builtin_shufflevector(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
+    const Eight cd = __builtin_shufflevector(c, d, 0, 8, 1, 9, 4, 12, 5, 13) +
+                     __builtin_shufflevector(c, d, 2, 10, 3, 11, 6, 14, 7, 15);
+    const Eight all = __builtin_shufflevector(ab, cd, 0, 1, 8, 9, 4, 5, 12, 13) +
+                      __builtin_shufflevector(ab, cd, 2, 3, 10, 11, 6, 7, 14, 15);
+    return __builtin_shufflevector(all, all, 0, 1, 2, 3) + __builtin_shufflevector(all, all, 4, 5, 6, 7);
 }
 
-// The lane sums of four vectors, as the four lanes of one.
-inline Four sums(const Floats v[4]) {
-    const Four a = quarter_sum(v[0]), b = quarter_sum(v[1]), c = quarter_sum(v[2]), d = quarter_sum(v[3]);
-    const Four ab = __builtin_shufflevector(a, b, 0, 4, 1, 5) + __builtin_shufflevector(a, b, 2, 6, 3, 7);
-    const Four cd = __builtin_shufflevector(c, d, 0, 4, 1, 5) + __builtin_shufflevector(c, d, 2, 6, 3, 7);
-    return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
-}
-
-// Four keys against H heads. At H = 3 the twelve sums, three queries and a key fill the sixteen registers of AVX2.
+// Four keys against H heads. At H = 3 the twelve sums, three queries and a key fill the sixteen registers of AVX2; the
+// loops over H and the keys are unrolled by name so that the sums stay in registers.
 template <int H>
 inline void dots_of_four(const float* queries, int64_t padded, const float* const keys[4], int64_t length, float* scores,
                          int64_t n) {
-    Floats partial[H][4] = {};
+    Floats partial[H][4];
+#pragma GCC unroll 4
+    for (int h = 0; h < H; ++h) {
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) partial[h][i] = Floats{};
+    }
     for (int64_t d = 0; d < length; d += W) {
         Floats q[H];
+#pragma GCC unroll 4
         for (int h = 0; h < H; ++h) q[h] = load<Floats>(queries + h * padded + d);
+#pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {
             const Floats k = load<Floats>(keys[i] + d);  // once for all heads: loads are the bottleneck
+#pragma GCC unroll 4
             for (int h = 0; h < H; ++h) partial[h][i] += q[h] * k;
         }
     }
+#pragma GCC unroll 4
     for (int h = 0; h < H; ++h) {
-        const Four result = sums(partial[h]);
+        const Four result = sums(partial[h][0], partial[h][1], partial[h][2], partial[h][3]);
         if (n == 4) {
             store(scores + h * kBlock, result);
         } else {
@@ -148,47 +171,69 @@ inline void dots_of_four(const float* queries, int64_t padded, const float* cons
     }
 }
 
+// Asks for a row of keys before it is needed: with one request at a time, memory would wait for the arithmetic.
+inline void prefetch(const char* row, int64_t bytes) {
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + i);
+}
+
 void dots(const float* queries, int64_t heads, const void* keys, Dtype dtype, int64_t stride, int64_t dim, int64_t n,
           float* scores) {
+    constexpr int64_t ahead = 12;  // keys between the one in use and the one asked for
     const int64_t padded = (dim + kLanes - 1) / kLanes * kLanes;
     const int64_t length = (dim + W - 1) / W * W;
     const bool direct = dtype == Dtype::f32 && dim % W == 0;
-    const int64_t row_bytes = stride * (dtype == Dtype::f32 ? 4 : 2);
+    const int64_t size = dtype == Dtype::f32 ? 4 : 2;
+    const int64_t fetches = heads > 9 ? 1 : heads > 3 ? 2 : 4;  // per pass over the heads: a burst would block loads
+    const auto row = [&](int64_t t) { return static_cast<const char*>(keys) + t * stride * size; };
     alignas(64) float tile[4 * kMaxDim];
     for (int64_t t = 0; t < n; t += 4) {
         const int64_t count = n - t < 4 ? n - t : 4;
         const float* rows[4];
         for (int64_t i = 0; i < 4; ++i) {
-            const int64_t key = t + (i < count ? i : 0);  // behind the last key, repeat a valid one and drop the result
-            const void* row = static_cast<const char*>(keys) + key * row_bytes;
-            rows[i] = direct ? static_cast<const float*>(row) : tile + i * kMaxDim;
-            if (!direct) widen_row(row, dtype, dim, tile + i * kMaxDim);
+            const char* key = row(t + (i < count ? i : 0));  // behind the last key, repeat a valid one and drop the result
+            rows[i] = direct ? reinterpret_cast<const float*>(key) : tile + i * kMaxDim;
+            if (!direct) widen_row(key, dtype, dim, tile + i * kMaxDim);
         }
-        int64_t h = 0;
-        for (; h + 3 <= heads; h += 3) {
-            dots_of_four<3>(queries + h * padded, padded, rows, length, scores + h * kBlock + t, count);
+        int64_t fetched = 0;
+        for (int64_t h = 0; h < heads;) {
+            for (const int64_t last = fetched + fetches; fetched < last && fetched < 4; ++fetched) {
+                prefetch(row(t + ahead + fetched), dim * size);
+            }
+            const float* q = queries + h * padded;
+            float* to = scores + h * kBlock + t;
+            const int64_t left = heads - h;
+            if (left == 1) {
+                dots_of_four<1>(q, padded, rows, length, to, count);
+                h += 1;
+            } else if (left == 2 || left == 4) {  // two and two: one head alone has too few sums to hide their latency
+                dots_of_four<2>(q, padded, rows, length, to, count);
+                h += 2;
+            } else {
+                dots_of_four<3>(q, padded, rows, length, to, count);
+                h += 3;
+            }
         }
-        if (heads - h == 2) dots_of_four<2>(queries + h * padded, padded, rows, length, scores + h * kBlock + t, count);
-        if (heads - h == 1) dots_of_four<1>(queries + h * padded, padded, rows, length, scores + h * kBlock + t, count);
     }
 }
 
 // The three loops below go in whole vectors, so their arrays have room up to the next multiple of kLanes.
 
-float shape(float* scores, int64_t n, float scale, float softcap, const float* bias) {
+float shape(float* scores, int64_t n, float softcap, const float* bias) {
     const Floats none = splat(minus_infinity());
-    Ints lane;
-    for (int l = 0; l < W; ++l) lane[l] = l;
-    Floats largest = none;
-    for (int64_t i = 0; i < n; i += W) {
-        Floats s = load<Floats>(scores + i) * scale;
+    for (int64_t i = 0; i < n && (softcap > 0 || bias); i += W) {
+        Floats s = load<Floats>(scores + i);
         if (softcap > 0) s = softcap * tangent(s / softcap);
         if (bias) {
             const Floats b = load<Floats>(bias + i);
             s = select(b == none, none, s + b);
         }
-        s = select(lane < Ints{} + int32_t(n - i), s, none);  // behind the end: no weight
         store(scores + i, s);
+    }
+    for (int64_t i = n; i % W != 0; ++i) scores[i] = minus_infinity();  // behind the end: no weight
+    Floats largest = none;
+    for (int64_t i = 0; i < n; i += W) {
+        const Floats s = load<Floats>(scores + i);
         largest = select(s > largest, s, largest);
     }
     float result = minus_infinity();
@@ -196,9 +241,13 @@ float shape(float* scores, int64_t n, float scale, float softcap, const float* b
     return result;
 }
 
-float exp_sum(const float* scores, int64_t n, float shift) {
+float exp_sum(const float* scores, int64_t n, float shift, float* copy) {
     Floats total = {};
-    for (int64_t i = 0; i < n; i += W) total += exponential(load<Floats>(scores + i) - shift);
+    for (int64_t i = 0; i < n; i += W) {
+        const Floats s = load<Floats>(scores + i);
+        total += exponential(s - shift);
+        store(copy + i, s);
+    }
     return sum(total);
 }
 

@@ -12,17 +12,17 @@ constexpr int64_t kLanes = 16;    // row lengths are rounded up to this, whateve
 constexpr int64_t kMaxDim = 512;  // D
 
 struct InnerLoops {
-    // scores[h * kBlock + t] = q_h · k_t, h < heads, t < n <= kBlock.
+    // scores[h * kBlock + t] = q_h · k_t, h < heads, t < n <= kBlock. Asks for keys behind the n-th in advance.
     // queries: [heads, padded dim] float, zeros behind dim. keys: row t at keys + t * stride elements.
     void (*dots)(const float* queries, int64_t heads, const void* keys, Dtype dtype, int64_t stride, int64_t dim,
                  int64_t n, float* scores);
 
-    // In place: softcap * tanh(scale * score / softcap) + bias, -infinity where bias is. bias may be nullptr.
+    // In place: softcap * tanh(score / softcap) + bias, -infinity where bias is. bias may be nullptr.
     // Returns the largest, and fills what remains of the last vector with -infinity.
-    float (*shape)(float* scores, int64_t n, float scale, float softcap, const float* bias);
+    float (*shape)(float* scores, int64_t n, float softcap, const float* bias);
 
-    // The sum of exp(score - shift).
-    float (*exp_sum)(const float* scores, int64_t n, float shift);
+    // The sum of exp(score - shift); the scores are copied on the way.
+    float (*exp_sum)(const float* scores, int64_t n, float shift, float* copy);
 
     // probability[t] += exp(score[t] - shift) * factor.
     void (*add_probabilities)(const float* scores, int64_t n, float shift, float factor, float* probability);
