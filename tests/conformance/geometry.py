@@ -27,6 +27,7 @@ from vea_sdk.adapters import ImageLayout, PatchGrid
 from vea_sdk.errors import GeometryError
 
 N_REGIONS = 24
+ROWS = 5  # prompts in a pass: towers that pack all pictures into one sequence take quadratic time
 LEAST_CORRELATION = 0.97
 SILENT = 1e-3  # movement of a separator, as a share of the largest movement
 
@@ -60,10 +61,11 @@ def check_prompt(tiny: Tiny, pictures: list[Image.Image], target: int, result: G
     regions = random_regions((picture.height, picture.width))
     before, after = pictures[:target], pictures[target + 1 :]
     rows = [pictures, *([*before, repainted(picture, region), *after] for region in regions)]
-    inputs = tiny.inputs(rows, ["?"] * len(rows))
-    sizes = [(one.height, one.width) for row in rows for one in row]
-    layouts = adapters.find(tiny.model).layouts(inputs, sizes, tiny.processor)[: len(pictures)]
-    tokens = image_tokens(tiny, inputs).double().numpy()
+    batches = [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)]
+    inputs = [tiny.inputs(batch, ["?"] * len(batch)) for batch in batches]
+    sizes = [(one.height, one.width) for row in batches[0] for one in row]
+    layouts = adapters.find(tiny.model).layouts(inputs[0], sizes, tiny.processor)[: len(pictures)]
+    tokens = torch.cat([image_tokens(tiny, batch) for batch in inputs]).double().numpy()
     moved = np.linalg.norm(tokens[1:] - tokens[:1], axis=-1)
 
     layout = layouts[target]
