@@ -8,7 +8,6 @@ leave_out("blip", "a captioner: no prompt, no query to read")
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -124,18 +123,13 @@ def tiny_model(model_class: Any, config: Any, gain: float = GAIN) -> Any:
 def without(processor_class: Any, *parts: str) -> Any:
     """The processor class without some of its parts: video processors need torchvision, audio is not tested.
 
-    A processor asks for the parts that its ``__init__`` names, so leaving them out of the signature is enough.
+    A processor checks the class of every part; this one takes None for the parts that are left out.
     """
     parts = parts or ("video_processor",)
-    signature = inspect.signature(processor_class.__init__)
 
-    def init(self: Any, *args: Any, **kwargs: Any) -> None:
-        bound = init.__signature__.bind(self, *args, **kwargs)  # type: ignore[attr-defined]
-        arguments = {**dict.fromkeys(parts), **bound.arguments}
-        arguments.pop("self")
-        arguments.update(arguments.pop("kwargs", {}))
-        processor_class.__init__(self, **arguments)
+    def check(self: Any, name: str, argument: Any) -> Any:
+        if argument is None and name in parts:
+            return None
+        return processor_class.check_argument_for_proper_class(self, name, argument)
 
-    kept = [parameter for name, parameter in signature.parameters.items() if name not in parts]
-    init.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
-    return type(processor_class.__name__, (processor_class,), {"__init__": init})
+    return type(processor_class.__name__, (processor_class,), {"check_argument_for_proper_class": check})

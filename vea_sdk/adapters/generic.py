@@ -73,7 +73,8 @@ class GenericAdapter(Adapter):
             value = getattr(source, name, None)
             if isinstance(value, int):
                 return value
-        return 1
+        ratio = getattr(self.config, "downsample_ratio", None)  # the same, as the share of a side that is left
+        return round(1 / ratio) if isinstance(ratio, float) else 1
 
     def patch_size(self, processor: Any) -> int | None:
         """Side of one patch in pixels."""

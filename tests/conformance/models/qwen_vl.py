@@ -3,6 +3,7 @@ Qwen3.5 with linear attention in three layers of four."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import transformers as hf
@@ -13,18 +14,24 @@ from tests.conformance.tiny import TEXT, Tiny, byte_tokenizer, case, tiny_model,
 MARK = "<|vision_start|><|image_pad|><|vision_end|>"
 
 
+def qwen_tokenizer(letters: Callable[[str], str] = str.lower) -> Any:
+    return byte_tokenizer(
+        image_token=letters("<|image_pad|>"),
+        video_token=letters("<|video_pad|>"),
+        vision_bos_token=letters("<|vision_start|>"),
+        vision_eos_token=letters("<|vision_end|>"),
+    )
+
+
+def picture_processor(image_processor_class: Any = hf.Qwen2VLImageProcessorPil, **options: Any) -> Any:
+    """Pictures at their own resolution, 4-pixel patches of which 2 × 2 make a token."""
+    options = {"patch_size": 4, "merge_size": 2, "temporal_patch_size": 2} | options
+    return image_processor_class(size={"shortest_edge": 32**2, "longest_edge": 96**2}, **options)
+
+
 def qwen_processor(processor_class: Any) -> Any:
-    """A processor of this lineage: pictures at their own resolution, 4-pixel patches, video left out."""
-    tokenizer = byte_tokenizer(
-        image_token="<|image_pad|>",
-        video_token="<|video_pad|>",
-        vision_bos_token="<|vision_start|>",
-        vision_eos_token="<|vision_end|>",
-    )
-    image_processor = hf.Qwen2VLImageProcessorPil(
-        patch_size=4, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 32**2, "longest_edge": 96**2}
-    )
-    return without(processor_class)(image_processor, tokenizer)
+    """A processor of this lineage, video left out."""
+    return without(processor_class)(picture_processor(), qwen_tokenizer())
 
 
 def qwen_token_ids(tokenizer: Any) -> dict[str, int]:
@@ -62,7 +69,13 @@ QWEN3_VISION = {
 MROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
 
 
-def qwen3(model_class: Any, config_class: Any, vision: dict[str, Any], text: dict[str, Any]) -> Tiny:
+def qwen3(
+    model_class: Any,
+    config_class: Any,
+    vision: dict[str, Any],
+    text: dict[str, Any],
+    layers: tuple[int, ...] | None = None,
+) -> Tiny:
     processor = qwen_processor(hf.Qwen3VLProcessor)
     tokenizer = processor.tokenizer
     config = config_class(
@@ -70,7 +83,7 @@ def qwen3(model_class: Any, config_class: Any, vision: dict[str, Any], text: dic
         text_config=TEXT | {"vocab_size": len(tokenizer), "rope_parameters": MROPE} | text,
         **qwen_token_ids(tokenizer),
     )
-    return Tiny(tiny_model(model_class, config), processor, tokenizer.image_token_id, MARK)
+    return Tiny(tiny_model(model_class, config), processor, tokenizer.image_token_id, MARK, layers=layers)
 
 
 @case("qwen3_vl")
@@ -80,7 +93,7 @@ def qwen3_vl() -> Tiny:
 
 @case("qwen3_5")
 def qwen3_5() -> Tiny:
-    tiny = qwen3(
+    return qwen3(
         hf.Qwen3_5ForConditionalGeneration,
         hf.Qwen3_5Config,
         {},
@@ -91,5 +104,5 @@ def qwen3_5() -> Tiny:
             "linear_key_head_dim": 16,
             "linear_value_head_dim": 16,
         },
+        layers=(3,),
     )
-    return Tiny(tiny.model, tiny.processor, tiny.image_token_id, MARK, layers=(3,))
