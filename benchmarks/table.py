@@ -26,7 +26,8 @@ SECTIONS = {  # file of rows: heading, how it was measured
     "peers": ("Beside other packages", "`python benchmarks/peers.py`. Each row says what the other one computes."),
     "evidence": ("From scores to the highlighted picture", "`python benchmarks/evidence.py`"),
     "importing": ("Importing", "`python benchmarks/importing.py`"),
-    "gpu": ("On a GPU", "`benchmarks/gpu_check.sh`"),
+    "gpu-kernels": ("The GPU kernel", "`python benchmarks/gpu.py kernels`, device time out of replayed CUDA graphs."),
+    "gpu-models": ("7B shapes on a GPU", "`python benchmarks/gpu.py models`, random weights in bfloat16."),
 }  # fmt: skip
 PLOTS = {"prefill": "prefill.png"}
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -167,3 +169,95 @@ def test_slope_of_a_power_law() -> None:
     import growth
 
     assert growth.slope([1, 2, 4, 8], [3.0, 12.0, 48.0, 192.0]) == pytest.approx(2.0)
+
+
+@needs_scripts
+@pytest.mark.usefixtures("scripts")
+@pytest.mark.parametrize(("name", "parameters"), [("Qwen2.5-VL-7B", 8_292_166_656), ("LLaVA-1.5-7B", 7_063_427_072)])
+def test_seven_b_models_have_the_published_shape(name: str, parameters: int) -> None:
+    from seven_b import FAMILIES
+
+    family = FAMILIES[name]
+    config = family.config()
+    model = family.build(config, "meta")
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    for tokens in (1400, 4096):
+        ids = family.prompt(config, tokens)["input_ids"]
+        assert ids.shape == (1, tokens)
+        assert int((ids == config.image_token_id).sum()) > 0.8 * tokens
+
+
+@needs_scripts
+@pytest.mark.usefixtures("scripts")
+@pytest.mark.parametrize("name", ["Qwen2.5-VL-7B", "LLaVA-1.5-7B"])
+def test_the_gpu_script_measures_a_small_model_on_the_cpu(name: str) -> None:
+    import gpu
+    from seven_b import FAMILIES
+
+    family = FAMILIES[name]
+    config = family.config()
+    for part, layers in ((config.text_config, "num_hidden_layers"), (config.vision_config, None)):
+        part.update({"hidden_size": 64, "intermediate_size": 32, "num_attention_heads": 4, layers or "depth": 2})
+    config.text_config.update(
+        {"num_key_value_heads": 2, "vocab_size": 32100, "head_dim": 16, "layer_types": ["full_attention"] * 2}
+    )
+    config.vision_config.update({"num_heads": 4, "out_hidden_size": 64, "num_hidden_layers": 2, "image_size": 56})
+    if name.startswith("Qwen"):
+        for token in ("image", "video", "vision_start", "vision_end"):
+            key = f"{token}_token_id"
+            setattr(config, key, getattr(config, key) - 120_000)
+        config.text_config.rope_parameters = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
+    model = family.build(config, "cpu", torch.float32)
+    inputs = family.prompt(config, 200)
+    shape = {"model": name, "prompt": 200, "new": 3}
+    rows = list(gpu.end_to_end(model, inputs, (0, 1), shape, rounds=1, device="cpu"))
+    assert [one.target for one in rows] == ["P4"] * 6 + ["P7", "P5", "P5"]
+    assert all(one.value > 0 for one in rows)
+
+
+@needs_scripts
+@pytest.mark.usefixtures("scripts")
+def test_the_gpu_script_rates_the_kernel_against_a_copy() -> None:
+    import gpu
+
+    one = gpu.bandwidth(Shape(2, 4, 2, 64, 16), torch.float32, rounds=2, device="cpu", clock=timer)
+    assert one.target == "P1"
+    assert 0 < one.value < 10
+
+
+@needs_scripts
+def test_gpu_check_skips_every_stage_with_a_reason_where_there_is_no_gpu(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is here")
+    command = ["bash", str(SCRIPTS / "gpu_check.sh"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHON": sys.executable})
+    lines = (tmp_path / "summary.txt").read_text().splitlines()
+    assert done.returncode == 0, done.stderr
+    assert len(lines) == 8
+    assert all("skipped: torch sees no CUDA device here" in line for line in lines)
+
+
+@needs_scripts
+def test_the_sanitizers_script_agrees_with_the_reference() -> None:
+    command = [sys.executable, str(SCRIPTS / "sanitize.py"), "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[0]) > 300
+
+
+@needs_scripts
+@pytest.mark.usefixtures("scripts")
+def test_the_compilers_report_is_read() -> None:
+    import ptxas
+
+    text = (
+        "ptxas info    : Compiling entry function '_Z3fooPf' for 'sm_90'\n"
+        "ptxas info    : Function properties for _Z3fooPf\n"
+        "    16 bytes stack frame, 8 bytes spill stores, 4 bytes spill loads\n"
+        "ptxas info    : Used 72 registers, used 1 barriers, 4100 bytes smem, 384 bytes cmem[0]\n"
+    )
+    assert ptxas.parse(text) == [{"kernel": "_Z3fooPf", "registers": 72, "spilled": 12, "stack": 16, "shared": 4100}]
+    report = json.loads((SCRIPTS / "results" / "ptxas.json").read_text())
+    assert {kernel["arch"] for kernel in report["kernels"]} == {"sm_80", "sm_90"}
+    assert not [kernel for kernel in report["kernels"] if kernel["spilled"]]
+    assert (SCRIPTS / "results" / "ptxas.md").read_text(encoding="utf-8") == ptxas.render(report)

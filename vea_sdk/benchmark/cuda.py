@@ -19,9 +19,9 @@ def timer(call: Callable[[], object], at_least: float = 0.002) -> Callable[[], f
     return lambda: _elapsed(many) / repeats
 
 
-def copy(n_bytes: int) -> Callable[[], object]:
-    """Move ``n_bytes`` through device memory: half of them read, half written."""
-    source = torch.ones(n_bytes // 8, device="cuda")
+def copy(n_bytes: int, device: str = "cuda") -> Callable[[], object]:
+    """Move ``n_bytes`` through the device's memory: half of them read, half written."""
+    source = torch.ones(n_bytes // 8, device=device)
     target = torch.empty_like(source)
     return lambda: target.copy_(source)
 
