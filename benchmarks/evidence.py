@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter
 
 from vea_sdk import evidence
 from vea_sdk.benchmark import Row, Spread, alternate, ratios, row, timer
-from vea_sdk.evidence.smooth import smoothing_matrix
+from vea_sdk.evidence.smooth import smoothing_columns
 
 SIGMA, ALPHA = 0.5, 0.5
 SIZES = {(756, 1008): (27, 36), (504, 504): (18, 18)}  # pixels: patches of 28, as Qwen2.5-VL has them
@@ -51,7 +51,7 @@ def measure(size: tuple[int, int], grid: tuple[int, int], rounds: int) -> list[R
     common = {"target": "P6", "shape": shape, "dtype": None}
 
     def first() -> object:
-        smoothing_matrix.cache_clear()
+        smoothing_columns.cache_clear()
         return ours()
 
     cold = Spread.of([1e3 * timer(first, 0.0)() for _ in range(rounds)])
