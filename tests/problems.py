@@ -47,7 +47,10 @@ class Problem:
 
     def to(self, device: str) -> Problem:
         def move(value):
-            return value.to(device) if isinstance(value, Tensor) else value
+            if not isinstance(value, Tensor):
+                return value
+            memory = torch.tensor([], dtype=value.dtype).set_(value.untyped_storage()).to(device, copy=True)
+            return memory.as_strided(value.shape, value.stride(), value.storage_offset())  # same strides over there
 
         options = {name: move(value) for name, value in self.options.items()}
         return replace(self, **{k: move(v) for k, v in vars(self).items() if k != "options"}, options=options)

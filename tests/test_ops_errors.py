@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -13,6 +16,7 @@ from torch._subclasses import FakeTensorMode
 from vea_sdk import _native, ops
 from vea_sdk.errors import InvalidInputError
 
+CSRC = Path(__file__).parents[1] / "csrc"
 QUERY, KEY, INDEX = make(2, 4, 2, 3, 17, 16, 5)
 OUT = torch.zeros(2, 5)
 
@@ -228,6 +232,15 @@ def test_junk_never_gets_through(data):
     expected = ops.reference.image_attention(**arguments | ({} if before is None else {"out": before}))
     for a, b in zip(*(r if isinstance(r, tuple) else (r,) for r in (found, expected)), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5, equal_nan=True)
+
+
+@pytest.mark.skipif(not CSRC.is_dir(), reason="needs a source checkout")
+def test_no_kernel_ends_the_process():
+    sources = [path for path in CSRC.rglob("*") if path.suffix in (".cpp", ".cu", ".cuh", ".h")]
+    assert len(sources) > 10
+    for path in sources:
+        ending = re.search(r"\b(_?exit|_Exit|quick_exit|abort|terminate|assert)\s*\(", path.read_text())
+        assert ending is None, f"{path}: {ending}"
 
 
 @pytest.mark.parametrize("function", [ops.topk_mask, ops.reference.topk_mask])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
-from oracle import DTYPES, make
-from tolerances import ATTENTION
+from hypothesis import HealthCheck, given, settings
+from oracle import DTYPES, Rows, make, numbers
+from problems import cases, problems
+from tolerances import ATTENTION, FLOOR
 
 from vea_sdk import _native, ops
+from vea_sdk.errors import InvalidInputError
 
 pytestmark = [
     pytest.mark.gpu,
@@ -124,3 +128,76 @@ def test_cuda_graph_replay_and_streams():
                 results.append(ops.image_attention(*inputs))
     torch.cuda.synchronize()
     assert all(torch.equal(result, scores) for result in results)
+
+
+@settings(max_examples=cases(500), suppress_health_check=list(HealthCheck))
+@given(problems())
+def test_drawn_calls(p):
+    """The space of test_ops_properties.py, with its strides."""
+    before = None if p.out is None else numbers(p.out)
+    heads = Rows(p.query, p.key, p.query_index, **p.options).at(p.image_index)
+    truth = p.weight * (heads if p.per_head else heads.mean(1)) + (0 if before is None else before)
+    scores, chosen = p.to("cuda").call(ops.image_attention)
+    rounding = 0 if before is None else FLOOR * np.abs(before).max(initial=0)
+    np.testing.assert_allclose(numbers(scores), truth, rtol=0, atol=ATTENTION + rounding, equal_nan=True)
+    if chosen is not None:
+        eligible = torch.where(p.image_index >= 0, scores.cpu().mean(1) if p.per_head else scores.cpu(), torch.nan)
+        assert torch.equal(chosen.sum(1).cpu(), (~eligible.isnan()).sum(1).clamp(max=p.top_k))
+        if not p.per_head:  # the mean over heads rounds
+            assert torch.equal(chosen.cpu(), ops.reference.topk_mask(eligible, p.top_k))
+
+
+def test_calls_never_wait_for_the_gpu():
+    inputs = [t.cuda() for t in make(2, 28, 4, 1, 2000, 128, 900, torch.bfloat16)]
+    out = torch.zeros(2, 900, device="cuda")
+    ops.image_attention(*inputs)  # makes what the stream keeps from call to call
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        ops.image_attention(*inputs, out=out, top_k=50)
+        ops.image_attention(*inputs, per_head=True, key_stop=torch.full((2,), 1500, device="cuda"))
+        ops.topk_mask(out, 50)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_replay_of_a_graph_allocates_nothing_and_sees_new_inputs():
+    query, key, index = (t.cuda() for t in make(2, 28, 4, 1, 2000, 128, 900, torch.bfloat16))
+    ops.image_attention(query, key, index)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        scores, chosen = ops.image_attention(query, key, index, top_k=50)
+    torch.cuda.synchronize()
+    for seed in range(3):
+        for tensor, new in zip(
+            (query, key, index), make(2, 28, 4, 1, 2000, 128, 900, torch.bfloat16, seed), strict=True
+        ):
+            tensor.copy_(new.pin_memory(), non_blocking=True)
+        allocated = torch.cuda.memory_stats()["allocation.all.allocated"]
+        graph.replay()
+        assert torch.cuda.memory_stats()["allocation.all.allocated"] == allocated
+        torch.cuda.synchronize()
+        expected, best = ops.image_attention(query, key, index, top_k=50)
+        assert torch.equal(scores, expected)
+        assert torch.equal(chosen, best)
+
+
+def test_two_streams_at_once():
+    inputs = [[t.cuda() for t in make(2, 28, 4, 1, 4000, 128, 900, torch.bfloat16, seed=i)] for i in range(2)]
+    expected = [ops.image_attention(*i, top_k=50) for i in inputs]
+    streams = [torch.cuda.Stream() for _ in inputs]
+    torch.cuda.synchronize()
+    found = []
+    for turn in range(40):
+        with torch.cuda.stream(streams[turn % 2]):
+            found.append(ops.image_attention(*inputs[turn % 2], top_k=50))
+    torch.cuda.synchronize()
+    for turn, pair in enumerate(found):
+        assert all(torch.equal(a, b) for a, b in zip(pair, expected[turn % 2], strict=True))
+
+
+def test_refusals_leave_the_device_alone():
+    query, key, index = (t.cuda() for t in make(1, 4, 2, 1, 17, 16, 5))
+    with pytest.raises(InvalidInputError, match="key is on cpu"):
+        ops.image_attention(query, key.cpu(), index)
+    assert not ops.image_attention(query, key, index).isnan().any()  # the device still works
