@@ -26,7 +26,7 @@ PARTIAL = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]
 WITHOUT_HEAD_DIM = {key: value for key, value in TEXT.items() if key != "head_dim"}
 
 
-def glm(model_class: Any, config_class: Any, image_processor_class: Any, text: dict[str, Any]) -> Tiny:
+def glm(model_class: Any, config_class: Any, parts: tuple[Any, Any], text: dict[str, Any]) -> Tiny:
     tokenizer = byte_tokenizer(
         image_token="<|image|>",
         video_token="<|video|>",
@@ -35,8 +35,8 @@ def glm(model_class: Any, config_class: Any, image_processor_class: Any, text: d
         video_start_token="<|begin_of_video|>",
         video_end_token="<|end_of_video|>",
     )
-    # The processor class is the same but for videos.
-    processor = without(hf.Glm4vProcessor)(picture_processor(image_processor_class), tokenizer)
+    processor_class, image_processor_class = parts
+    processor = without(processor_class)(picture_processor(image_processor_class), tokenizer)
     names = ("image", "video", "image_start", "image_end", "video_start", "video_end")
     config = config_class(
         vision_config=VISION,
@@ -46,24 +46,29 @@ def glm(model_class: Any, config_class: Any, image_processor_class: Any, text: d
     return Tiny(tiny_model(model_class, config), processor, tokenizer.image_token_id, MARK)
 
 
+GLM4V = (hf.Glm4vProcessor, hf.Glm4vImageProcessorPil)
+GLM46V = (hf.Glm46VProcessor, hf.Glm46VImageProcessorPil)
+GLMGA = (hf.Glm46VProcessor, hf.GlmgaImageProcessorPil)
+
+
 @case("glm4v")
 def glm4v() -> Tiny:
-    return glm(hf.Glm4vForConditionalGeneration, hf.Glm4vConfig, hf.Glm4vImageProcessorPil, WITHOUT_HEAD_DIM)
+    return glm(hf.Glm4vForConditionalGeneration, hf.Glm4vConfig, GLM4V, WITHOUT_HEAD_DIM)
 
 
 @case("glm46v")
 def glm46v() -> Tiny:
-    return glm(hf.Glm46VForConditionalGeneration, hf.Glm46VConfig, hf.Glm46VImageProcessorPil, WITHOUT_HEAD_DIM)
+    return glm(hf.Glm46VForConditionalGeneration, hf.Glm46VConfig, GLM46V, WITHOUT_HEAD_DIM)
 
 
 @case("glmga")
 def glmga() -> Tiny:
-    return glm(hf.Glm46VForConditionalGeneration, hf.GlmgaConfig, hf.GlmgaImageProcessorPil, WITHOUT_HEAD_DIM)
+    return glm(hf.Glm46VForConditionalGeneration, hf.GlmgaConfig, GLMGA, WITHOUT_HEAD_DIM)
 
 
 @case("glm_ocr")
 def glm_ocr() -> Tiny:
-    return glm(hf.GlmOcrForConditionalGeneration, hf.GlmOcrConfig, hf.Glm46VImageProcessorPil, WITHOUT_HEAD_DIM)
+    return glm(hf.GlmOcrForConditionalGeneration, hf.GlmOcrConfig, GLM46V, WITHOUT_HEAD_DIM)
 
 
 @case("glm4v_moe")
@@ -75,5 +80,4 @@ def glm4v_moe() -> Tiny:
         "moe_intermediate_size": 32,
         "first_k_dense_replace": 1,
     }
-    text = WITHOUT_HEAD_DIM | experts
-    return glm(hf.Glm4vMoeForConditionalGeneration, hf.Glm4vMoeConfig, hf.Glm4vImageProcessorPil, text)
+    return glm(hf.Glm4vMoeForConditionalGeneration, hf.Glm4vMoeConfig, GLM4V, WITHOUT_HEAD_DIM | experts)
