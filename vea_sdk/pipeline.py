@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, overload
 
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from vea_sdk import adapters
-from vea_sdk.adapters import Adapter
+from vea_sdk.adapters import Adapter, ImageLayout
 from vea_sdk.capture import Session, can_stop_early
 from vea_sdk.capture.layers import LayerSelection, resolve_layers
 from vea_sdk.errors import InvalidInputError
 from vea_sdk.evidence import Evidence
+from vea_sdk.evidence.fused import Inexact, gain_maps, highlight_tensor
 from vea_sdk.evidence.images import MAX_PIXELS, ImageSource, load_image
 from vea_sdk.prompts import HIGHLIGHT_PROMPT, PLAIN_PROMPT
+from vea_sdk.replay import replaying
 
 Mode = Literal["none", "highlight"]
+HighlightOn = Literal["picture", "tensor"]
 Images = ImageSource | Sequence[ImageSource]
 
 
@@ -99,19 +103,33 @@ class VLM:
         question: str,
         mode: Mode = "highlight",
         max_new_tokens: int = 64,
+        highlight_on: HighlightOn = "picture",
         **generate_kwargs: Any,
     ) -> Answer:
         """Ask, look where the model looked, highlight that, and ask again.
 
         The evidence is read while the first answer is generated, so it costs no pass of its own. Mode "none" stops
-        after the first answer. ``generate_kwargs`` go to ``model.generate`` (greedy decoding unless told otherwise).
+        after the first answer.
+
+        ``highlight_on="tensor"`` highlights what the processor made of the pictures for the first question instead of
+        preparing highlighted ones for the second: within one 8-bit grey level of ``"picture"``, see
+        :func:`vea_sdk.evidence.fused.highlight_tensor`. Where that does not hold, ``"picture"`` serves,
+        with a warning. The adapter must define ``canvases``, else UnsupportedModelError.
+
+        ``generate_kwargs`` go to ``model.generate`` (greedy decoding unless told otherwise).
         """
         if mode not in get_args(Mode):
             raise InvalidInputError(f'mode={mode!r} is unknown. Choose "none" or "highlight".')
+        if highlight_on not in get_args(HighlightOn):
+            raise InvalidInputError(f'highlight_on={highlight_on!r} is unknown. Choose "picture" or "tensor".')
         generate_kwargs = {"do_sample": False, "max_new_tokens": max_new_tokens, **generate_kwargs}
         clock = _Clock()
         pictures = self._pictures(image)
-        inputs = self._inputs(pictures, self.plain_prompt.format(question=question))
+        processor = replaying(self.processor) if highlight_on == "tensor" else self.processor
+        inputs = self._inputs(pictures, self.plain_prompt.format(question=question), processor)
+        if highlight_on == "tensor":
+            for layout in self._layouts(inputs, pictures):
+                self.adapter.canvases(layout, self.processor)  # a model without them is refused before it runs
         clock.lap("prepare")
         with self._session() as session:
             baseline = self._generate(inputs, generate_kwargs)
@@ -122,9 +140,11 @@ class VLM:
         if mode == "none":
             clock.lap("evidence")
             return Answer(baseline, baseline, shown, mode, timings=clock.laps)
+        prompt = self.highlight_prompt.format(question=question)
+        gains = self._gains(evidence) if highlight_on == "tensor" else None
         highlighted = [one.highlight() for one in evidence]
         clock.lap("evidence")
-        again = self._inputs(highlighted, self.highlight_prompt.format(question=question))
+        again = self._inputs_again(pictures, highlighted, gains, prompt, processor)
         text = self._generate(again, generate_kwargs)
         clock.lap("answer")
         return Answer(text, baseline, shown, mode, highlighted[0] if single else highlighted, clock.laps)
@@ -138,29 +158,71 @@ class VLM:
     def _session(self, stop_early: bool = False) -> Session:
         return Session(self.model, self.layers, "last", None, None, self.adapter, stop_early=stop_early)
 
-    def _inputs(self, pictures: Sequence[Image.Image], prompt: str) -> Any:
-        """Model inputs of one user turn, on the model's device and in its dtype."""
-        if _has_chat_template(self.processor):
+    def _inputs(
+        self,
+        pictures: Sequence[Image.Image],
+        prompt: str,
+        processor: Any = None,
+        gains: Sequence[Sequence[Tensor]] | None = None,
+    ) -> Any:
+        """Model inputs of one user turn, on the model's device and in its dtype.
+
+        ``processor``: the wrapped one's stand-in; ``gains``: what to multiply its ``pixel_values`` by.
+        """
+        processor = processor or self.processor
+        if _has_chat_template(processor):
             content = [{"type": "image", "image": picture} for picture in pictures]
             turn = {"role": "user", "content": [*content, {"type": "text", "text": prompt}]}
-            inputs = self.processor.apply_chat_template(
+            inputs = processor.apply_chat_template(
                 [turn], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
             )
         else:
-            text = self.processor.image_token * len(pictures) + "\n" + prompt
-            inputs = self.processor(images=list(pictures), text=text, return_tensors="pt")
-        return inputs.to(_entry_device(self.model), dtype=next(self.model.parameters()).dtype)
+            text = processor.image_token * len(pictures) + "\n" + prompt
+            inputs = processor(images=list(pictures), text=text, return_tensors="pt")
+        device = _entry_device(self.model)
+        if gains is not None:  # before the model's dtype rounds the pixels
+            inputs["pixel_values"] = highlight_tensor(inputs["pixel_values"].to(device), gains, self.processor)
+        return inputs.to(device, dtype=next(self.model.parameters()).dtype)
+
+    def _gains(self, evidence: Sequence[Evidence]) -> list[list[Tensor]]:
+        """What to multiply ``pixel_values`` by, picture by picture."""
+        device = _entry_device(self.model)
+        return [
+            gain_maps(one.map(), self.adapter.canvases(one.layout, self.processor), one.alpha, device)
+            for one in evidence
+        ]
+
+    def _inputs_again(
+        self,
+        pictures: Sequence[Image.Image],
+        highlighted: Sequence[Image.Image],
+        gains: Sequence[Sequence[Tensor]] | None,
+        prompt: str,
+        processor: Any,
+    ) -> Any:
+        """Model inputs of the second question: highlighted tensors where that is exact, else highlighted pictures."""
+        if gains is not None:
+            try:
+                return self._inputs(pictures, prompt, processor, gains)
+            except Inexact as reason:
+                warnings.warn(
+                    f'{reason} The picture itself is highlighted, as with highlight_on="picture".', stacklevel=3
+                )
+        return self._inputs(highlighted, prompt)
 
     def _generate(self, inputs: Mapping[str, Any], generate_kwargs: Mapping[str, Any]) -> str:
         generated = self.model.generate(**inputs, **generate_kwargs)  # type: ignore[operator]
         new = generated[:, inputs["input_ids"].shape[1] :]
         return str(self.processor.batch_decode(new, skip_special_tokens=True)[0]).strip()
 
+    def _layouts(self, inputs: Mapping[str, Any], pictures: Sequence[Image.Image]) -> list[ImageLayout]:
+        return self.adapter.layouts(inputs, [(p.height, p.width) for p in pictures], self.processor)
+
     def _evidence(
         self, session: Session, inputs: Mapping[str, Any], pictures: Sequence[Image.Image], question: str
     ) -> list[Evidence]:
         rows = session.attention[:, 0, 0].cpu().numpy()  # [layers, image tokens]
-        layouts = self.adapter.layouts(inputs, [(p.height, p.width) for p in pictures], self.processor)
+        layouts = self._layouts(inputs, pictures)
         evidence, first = [], 0
         for picture, layout in zip(pictures, layouts, strict=True):
             part = rows[:, first : first + layout.n_tokens]

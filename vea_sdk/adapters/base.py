@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from vea_sdk.adapters.canvas import Canvas
 from vea_sdk.adapters.geometry import ImageLayout, check_size
 from vea_sdk.adapters.modules import attention_of, decoder_layers, decoder_of, unwrap
 from vea_sdk.errors import GeometryError, ImageTokenError, InvalidInputError, UnsupportedModelError
@@ -129,6 +130,17 @@ class Adapter:
         raise GeometryError(
             f"{self.name}: no image geometry is known for this architecture, so attention cannot be laid on "
             "the picture. Subclass vea_sdk.adapters.Adapter and override lay_out()."
+        )
+
+    def canvases(self, layout: ImageLayout, processor: Any) -> list[Canvas]:
+        """What ``pixel_values`` hold of a picture, in their order: regions of the original at the processed size.
+
+        Needed by ``highlight_on="tensor"`` only. Right for processors that resize and crop, and then rescale and
+        normalise; what is padded must be black and padded after the resize.
+        """
+        raise UnsupportedModelError(
+            f"{self.name}: this adapter does not say which part of the picture each value of pixel_values shows, so "
+            'they cannot be highlighted. Use highlight_on="picture", or override canvases() in an adapter.'
         )
 
     def check_layouts(self, input_ids: Tensor, layouts: Sequence[ImageLayout]) -> None:

@@ -61,6 +61,11 @@ class Canvas:
             return self.resized(int(short * height / width), short)
         return self.resized(short, int(short * width / height))
 
+    def tiles(self, height: int, width: int) -> list[Canvas]:
+        """The canvas cut into tiles of this size, in raster order."""
+        tops, lefts = range(0, self.size[0], height), range(0, self.size[1], width)
+        return [self.cropped(top, left, height, width) for top in tops for left in lefts]
+
     def grid(self, token_index: NDArray[np.int64]) -> PatchGrid:
         """The canvas cut into as many equal cells as ``token_index`` [rows, cols] has."""
         return PatchGrid(self.region, token_index)

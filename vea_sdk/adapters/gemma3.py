@@ -40,6 +40,9 @@ class Gemma3Adapter(Adapter):
         )
         return ImageLayout(original_size, pictures[0].size, pictures[0].region, block * len(grids), grids)
 
+    def canvases(self, layout: ImageLayout, processor: Any) -> list[Canvas]:
+        return [Canvas(grid.region, layout.input_size) for grid in layout.grids]
+
 
 def pan_and_scan(original_size: tuple[int, int], processor: Any) -> list[Canvas]:
     """The crops of a long picture: it is cut across its longer side into about as many parts as its aspect

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from vea_sdk.adapters.canvas import Canvas
+from vea_sdk.adapters.geometry import ImageLayout
 from vea_sdk.adapters.options import image_option, size_option
 from vea_sdk.adapters.tiles import TilesAdapter
 
@@ -25,6 +27,11 @@ class InternVLAdapter(TilesAdapter):
 
     def arrangement(self, original_size: tuple[int, int], processor: Any) -> tuple[int, int]:
         return tile_arrangement(original_size, processor)
+
+    def canvases(self, layout: ImageLayout, processor: Any) -> list[Canvas]:
+        picture, tile = Canvas(layout.input_region, layout.input_size), self.tile_size(processor)
+        tiles = picture.tiles(*tile)
+        return tiles if len(tiles) == 1 else [*tiles, picture.resized(*tile)]
 
 
 def tile_arrangement(original_size: tuple[int, int], processor: Any) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from vea_sdk.adapters.base import Adapter
 from vea_sdk.adapters.canvas import Canvas
 from vea_sdk.adapters.geometry import ImageLayout
 from vea_sdk.adapters.options import check_canvas, image_option, size_option
+from vea_sdk.errors import GeometryError
 
 
 class LlavaAdapter(Adapter):
@@ -33,11 +34,23 @@ class LlavaAdapter(Adapter):
             layouts.append(ImageLayout(size, canvas.size, canvas.region, n_tokens, (patches,)))
         return layouts
 
+    def canvases(self, layout: ImageLayout, processor: Any) -> list[Canvas]:
+        if _pads_first(processor):
+            raise GeometryError(
+                f"{self.name}: its processor pads the picture before it resizes, which mixes both at the edge. Use "
+                'highlight_on="picture".'
+            )
+        return [Canvas(layout.input_region, layout.input_size)]
+
+
+def _pads_first(processor: Any) -> bool:
+    """Only LLaVA's own image processor does."""
+    return bool(image_option(processor, "do_pad")) and hasattr(processor.image_processor, "pad_to_square")
+
 
 def llava_canvas(original_size: tuple[int, int], processor: Any) -> Canvas:
     canvas = Canvas.of(original_size)
-    # Only LLaVA's own image processor pads before it resizes.
-    if image_option(processor, "do_pad") and hasattr(processor.image_processor, "pad_to_square"):
+    if _pads_first(processor):
         canvas = canvas.padded_to_square()
     if image_option(processor, "do_resize"):
         canvas = canvas.resized_to(size_option(processor, "size"))

@@ -47,6 +47,11 @@ class LlavaNextAdapter(Adapter):
         n_tokens = side * side + rows * (cols + 1)
         return ImageLayout(original_size, mosaic.size, mosaic.region, n_tokens, tuple(grids))
 
+    def canvases(self, layout: ImageLayout, processor: Any) -> list[Canvas]:
+        side = self.config.vision_config.image_size
+        tiles = Canvas(layout.input_region, layout.input_size).tiles(side, side)
+        return [Canvas.of(layout.original_size).resized(side, side), *tiles]
+
 
 def fit_and_pad(picture: Canvas, height: int, width: int) -> Canvas:
     """The picture scaled to fit into height × width, its aspect ratio kept, and padded to exactly that

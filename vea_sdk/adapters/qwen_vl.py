@@ -28,6 +28,9 @@ class QwenVLAdapter(Adapter):
             for size, (_, rows, cols) in zip(image_sizes, grids, strict=True)
         ]
 
+    def canvases(self, layout: ImageLayout, processor: Any) -> list[Canvas]:
+        return [Canvas(layout.input_region, layout.input_size)]
+
 
 def merged_patches(
     original_size: tuple[int, int], patch_grid: tuple[int, int], patch_size: int, merge_size: int
