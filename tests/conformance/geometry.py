@@ -147,7 +147,9 @@ def silenced(tiny: Tiny) -> Iterator[None]:
     handles = []
     for path, module in tiny.model.named_modules():
         inner = any("attention" in type(child).__name__.lower() for child in module.modules() if child is not module)
-        if "attention" not in type(module).__name__.lower() or inner or module in decoder:
+        if "attention" not in type(module).__name__.lower() or inner:
+            continue
+        if module in decoder and "vision" not in path:  # some keep the tower in the module that runs the decoder
             continue
         if tiny.quiet and re.search(tiny.quiet, path):
             continue

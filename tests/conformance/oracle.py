@@ -3,6 +3,7 @@ softmax of the very tensors that ``scaled_dot_product_attention`` was called wit
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -17,15 +18,16 @@ Rows = dict[int, list[Tensor]]
 
 
 @contextmanager
-def eager_rows(model: Any, modules: Mapping[int, nn.Module]) -> Iterator[Rows]:
-    """Run the model eagerly inside; the rows are what its attention modules return beside their output."""
+def eager_rows(model: Any, modules: Mapping[int, nn.Module], weights_at: int = 1) -> Iterator[Rows]:
+    """Run the model eagerly inside; the rows are what its attention modules return beside their output, in
+    ``output[weights_at]``."""
     rows: Rows = {layer: [] for layer in modules}
     before = [(config, config._attn_implementation_internal) for config in configurations(model)]
     handles = []
     for layer, module in modules.items():
 
         def keep(module: nn.Module, args: Any, output: Any, layer: int = layer) -> None:
-            rows[layer].append(output[1][:, :, -1].float().mean(1))
+            rows[layer].append(output[weights_at][:, :, -1].float().mean(1))
 
         handles.append(module.register_forward_hook(keep))
     try:
@@ -51,16 +53,26 @@ def float64_rows(modules: Mapping[int, nn.Module]) -> Iterator[Rows]:
     """Run the model inside; the rows are computed in float64 from the q and k of its attention calls."""
     rows: Rows = {layer: [] for layer in modules}
     running: list[tuple[int, int]] = []  # (layer, tokens fed) of the attention module that runs
+    masks: list[Any] = []  # the mask it was given, where it computes attention by itself
     handles = []
     for layer, module in modules.items():
 
         def enter(module: nn.Module, args: Any, kwargs: Any, layer: int = layer) -> None:
             hidden = args[0] if args else kwargs["hidden_states"]
             running.append((layer, hidden.shape[1]))
+            given = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
+            cross = given.get("encoder_hidden_states") is not None
+            masks[:] = [given.get("encoder_attention_mask" if cross else "attention_mask")]
 
         handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
         handles.append(module.register_forward_hook(lambda *_: running.clear(), always_call=True))
-    sdpa = torch.nn.functional.scaled_dot_product_attention
+    sdpa, matmul = torch.nn.functional.scaled_dot_product_attention, torch.matmul
+
+    def read_matmul(query: Tensor, key: Tensor, *args: Any, **options: Any) -> Tensor:
+        """The first product in a module without an attention function is q · kᵀ; its scale is the usual one."""
+        if running and query.dim() == 4 and owns_attention(modules[running[-1][0]]) and masks:
+            rows[running[-1][0]].append(row(query, key.mT, masks.pop(), None, False))
+        return matmul(query, key, *args, **options)
 
     def read_sdpa(query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, *args: Any, **options: Any) -> Any:
         if running:
@@ -73,6 +85,7 @@ def float64_rows(modules: Mapping[int, nn.Module]) -> Iterator[Rows]:
 
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(torch.nn.functional, "scaled_dot_product_attention", read_sdpa))
+        stack.enter_context(mock.patch.object(torch, "matmul", read_matmul))
         for name in {type(module).__module__ for module in modules.values()}:
             eager = getattr(sys.modules[name], "eager_attention_forward", None)
             if eager is not None:
@@ -86,6 +99,11 @@ def float64_rows(modules: Mapping[int, nn.Module]) -> Iterator[Rows]:
                 handle.remove()
 
 
+def owns_attention(module: nn.Module) -> bool:
+    """Whether the module multiplies q and k itself, by its own code."""
+    return "get_interface" not in module.forward.__code__.co_names
+
+
 def eager_reader(eager: Any, running: list[tuple[int, int]], rows: Rows) -> Any:
     """For attention that no SDPA serves (sinks, softcap): the same formula from the arguments of the eager function."""
 
@@ -95,7 +113,7 @@ def eager_reader(eager: Any, running: list[tuple[int, int]], rows: Rows) -> Any:
         if running:
             scale = options["scaling"] if "scaling" in options else args[0] if args else None
             extras = {name: options.get(name) for name in ("softcap", "position_bias")}
-            sinks = options.get("s_aux")
+            sinks = options.get("s_aux", options.get("sinks"))
             sinks = getattr(module, "sinks", None) if sinks is None else sinks
             rows[running[-1][0]].append(row(query, key, attention_mask, scale, False, sinks=sinks, **extras))
         return eager(module, query, key, value, attention_mask, *args, **options)
@@ -129,6 +147,8 @@ def row(
     elif causal:  # SDPA aligns query and key at the top left: its last query sees as many keys as there are queries
         scores[..., length:] = -torch.inf
     if sinks is not None:
-        column = sinks.double().reshape(1, -1, 1, 1).expand(*scores.shape[:3], 1)
+        per_query = sinks.dim() == 4  # [B, H, Q, 1], otherwise one per head
+        column = sinks[:, :, -last:] if per_query else sinks.reshape(1, -1, 1, 1)
+        column = column.double().expand(*scores.shape[:3], 1)
         return torch.cat([scores, column], -1).softmax(-1)[..., :-1].mean((1, 2))
     return scores.softmax(-1).mean((1, 2))

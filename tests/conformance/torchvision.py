@@ -80,6 +80,13 @@ def grayscale_to_rgb(image: Any) -> Any:
     return image.convert("RGB")
 
 
+def rgb_to_grayscale(image: Tensor, num_output_channels: int = 1) -> Tensor:
+    """Luma of ITU-R BT.601."""
+    weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+    luma = (image.float() * weights).sum(dim=-3, keepdim=True).to(image.dtype)
+    return luma.repeat_interleave(num_output_channels, dim=-3)
+
+
 def pil_to_tensor(image: Any) -> Tensor:
     pixels = np.array(image)
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1).contiguous()
@@ -93,6 +100,7 @@ FUNCTIONS: tuple[Any, ...] = (
     normalize,
     to_dtype,
     grayscale_to_rgb,
+    rgb_to_grayscale,
     pil_to_tensor,
 )
 

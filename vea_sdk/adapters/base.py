@@ -29,6 +29,13 @@ class Adapter:
     cross_attention: ClassVar[bool] = False
     """Whether the image tokens are keys of cross-attention (see ``CrossAttentionAdapter``), not of the prompt."""
 
+    merged_attention: ClassVar[bool] = False
+    """Whether one softmax runs over the decoder's own keys and, after them, the encoder's, which hold the image."""
+
+    decoder_prefix: ClassVar[str] = ""
+    """What the model's own forward puts before the names of the decoder's arguments: "decoder_" where it also feeds an
+    encoder."""
+
     def __init__(self, model: nn.Module) -> None:
         self.model = unwrap(model)
         self.config: Any = getattr(self.model, "config", None)
@@ -67,6 +74,11 @@ class Adapter:
             )
         return modules
 
+    def returned_weights(self, output: Any) -> Tensor | None:
+        """The weights [B, heads, queries, keys] in what an attention module returned, where it computes them itself
+        instead of calling an attention function; None where it does not."""
+        return None
+
     @property
     def image_token_id(self) -> int:
         """The id of the placeholder that image embeddings replace."""
@@ -98,9 +110,20 @@ class Adapter:
         rank = torch.arange(most, device=positions.device)
         return torch.where(rank < counts, positions, -1)
 
+    def prompt_positions(self, fed: Mapping[str, Any]) -> Tensor:
+        """``image_positions`` of one pass of the decoder, from its named arguments and those of the model."""
+        ids = fed.get("input_ids")
+        if ids is None:
+            raise ImageTokenError(
+                "the model was called with embeddings, which do not show where the image tokens are. Give "
+                "image_positions=, the key positions [batch, image tokens]."
+            )
+        return self.image_positions(ids)
+
     @property
     def encoder_embedding(self) -> nn.Module | None:
-        """In an encoder-decoder, the module that embeds the encoder's token ids; they tell where the image is."""
+        """The module that embeds the prompt's ids, where the decoder does not get them: in an encoder-decoder, and
+        where generation feeds embeddings. The ids then are in ``fed["encoder_input_ids"]``."""
         return None
 
     def vision_positions(self, fed: Mapping[str, Any]) -> Tensor:

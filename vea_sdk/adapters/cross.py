@@ -44,6 +44,8 @@ class CrossAttentionAdapter(Adapter):
 class EncoderDecoderAdapter(CrossAttentionAdapter):
     """The prompt, image tokens included, goes through an encoder; the decoder's cross-attention looks at its states."""
 
+    decoder_prefix: ClassVar[str] = "decoder_"
+
     @property
     def decoder(self) -> nn.Module:
         text: Any = decoder_of(self.model)

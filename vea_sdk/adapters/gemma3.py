@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from vea_sdk.adapters.base import Adapter
 from vea_sdk.adapters.canvas import Canvas, raster
@@ -21,7 +21,11 @@ class Gemma3Adapter(Adapter):
     recomputed and taken when, and only when, the prompt holds as many image tokens.
     """
 
-    model_types = ("gemma3",)
+    model_types: ClassVar[tuple[str, ...]] = ("gemma3", "shieldgemma2")
+
+    @property
+    def tokens_per_picture(self) -> int:
+        return int(self.config.mm_tokens_per_image)
 
     def lay_out(
         self, inputs: Mapping[str, Any], image_sizes: Sequence[tuple[int, int]], processor: Any
@@ -32,7 +36,7 @@ class Gemma3Adapter(Adapter):
         return [self._layout(size, pan_and_scan(size, processor), processor) for size in image_sizes]
 
     def _layout(self, original_size: tuple[int, int], crops: list[Canvas], processor: Any) -> ImageLayout:
-        per_side = math.isqrt(self.config.mm_tokens_per_image)
+        per_side = math.isqrt(self.tokens_per_picture)
         block = per_side * per_side
         pictures = [c.resized_to(size_option(processor, "size")) for c in (Canvas.of(original_size), *crops)]
         grids = tuple(

@@ -9,18 +9,26 @@ from torch import nn
 
 from vea_sdk.adapters import support
 from vea_sdk.adapters.base import Adapter, model_type
+from vea_sdk.adapters.blip import BlipAdapter, GitAdapter
 from vea_sdk.adapters.cohere import Cohere2VisionAdapter
 from vea_sdk.adapters.florence2 import Florence2Adapter
 from vea_sdk.adapters.gemma3 import Gemma3Adapter
 from vea_sdk.adapters.generic import GenericAdapter
+from vea_sdk.adapters.glm5_next import Glm5NextAdapter
 from vea_sdk.adapters.idefics import Idefics3Adapter
+from vea_sdk.adapters.idefics1 import IdeficsAdapter
+from vea_sdk.adapters.inkling import InklingAdapter
 from vea_sdk.adapters.internvl import InternVLAdapter
 from vea_sdk.adapters.kimi import KimiAdapter
 from vea_sdk.adapters.llava import LlavaAdapter
 from vea_sdk.adapters.llava_next import LlavaNextAdapter
 from vea_sdk.adapters.mllama import MllamaAdapter
 from vea_sdk.adapters.modules import unwrap
+from vea_sdk.adapters.pix2struct import Pix2StructAdapter
 from vea_sdk.adapters.qwen_vl import QwenVLAdapter
+from vea_sdk.adapters.resampled import KosmosAdapter, QFormerAdapter, ResampledAdapter
+from vea_sdk.adapters.t5gemma2 import T5Gemma2Adapter
+from vea_sdk.adapters.vision_encoder import PPFormulaNetAdapter, VisionEncoderDecoderAdapter
 from vea_sdk.errors import InvalidInputError, UnsupportedModelError, UnverifiedModelWarning
 
 ENTRY_POINT_GROUP = "vea_sdk.adapters"
@@ -88,15 +96,27 @@ def _load_entry_points() -> None:
 
 
 for _cls in (
+    BlipAdapter,
     Cohere2VisionAdapter,
     Florence2Adapter,
     Gemma3Adapter,
+    GitAdapter,
+    Glm5NextAdapter,
     Idefics3Adapter,
+    IdeficsAdapter,
+    InklingAdapter,
     InternVLAdapter,
     KimiAdapter,
+    KosmosAdapter,
     LlavaAdapter,
     LlavaNextAdapter,
     MllamaAdapter,
+    PPFormulaNetAdapter,
+    Pix2StructAdapter,
+    QFormerAdapter,
     QwenVLAdapter,
+    ResampledAdapter,
+    T5Gemma2Adapter,
+    VisionEncoderDecoderAdapter,
 ):
     register(_cls)

@@ -27,9 +27,22 @@ class Step:
     query_index: Tensor | None  # [B] row to read, None = the last
     device: torch.device
     cross: bool = False  # the keys are vision states, not the tokens fed
+    states: int | None = None  # keys of an encoder, where they follow the decoder's own in one softmax
+
+    def row(self, call_queries: int) -> Tensor | None:
+        """Row to read [B] of a call with so many queries, None = the last.
+
+        generate() asks for the last logits only, so layers that make no keys of their own may get fewer queries than
+        tokens were fed: the last ones.
+        """
+        if self.query_index is None or self.cross or call_queries >= self.length:
+            return self.query_index
+        return self.query_index - (self.length - call_queries)
 
     def dropped(self, call_keys: int) -> int:
-        """How many of its first keys a sliding cache has forgotten."""
+        """How many of its first keys a sliding cache has forgotten; negative where other keys come first."""
+        if self.states is not None:
+            return self.states - call_keys
         return 0 if self.cross else max(self.seen - call_keys, 0)
 
     def key_stop(self, call_keys: int) -> Tensor | None:
@@ -54,6 +67,7 @@ class PromptTracker:
     def __init__(self, adapter: Adapter, image_positions: ImagePositions | None) -> None:
         self._adapter = adapter
         self.cross_attention = adapter.cross_attention
+        self._merged = adapter.merged_attention
         self._given = None if image_positions is None else _as_index(image_positions)
         self._cache: weakref.ref[Any] | None = None
         self._ids: Tensor | None = None
@@ -84,17 +98,16 @@ class PromptTracker:
             last = mask.shape[1] - 1 - mask.flip(1).to(torch.int64).argmax(1)
             query_index = (last - (mask.shape[1] - length)).to(device)
         if not generated:
-            self._locate(batch, length, past, ids, fed, device)
+            self._locate(batch, length, past, fed, device)
             if isinstance(mask, Tensor) and mask.dim() == 2:
                 self.valid_tokens = mask.to(torch.int64).sum(1).to(device)
             else:
                 self.valid_tokens = torch.full((batch,), self.seen, dtype=torch.int64, device=device)
-        cross = self.cross_attention
-        return Step("generated" if generated else "prompt", batch, length, self.seen, query_index, device, cross)
+        kind: Literal["prompt", "generated"] = "generated" if generated else "prompt"
+        states = int(fed["encoder_hidden_states"].shape[1]) if self._merged else None
+        return Step(kind, batch, length, self.seen, query_index, device, self.cross_attention, states)
 
-    def _locate(
-        self, batch: int, length: int, past: int, ids: Tensor | None, fed: Mapping[str, Any], device: torch.device
-    ) -> None:
+    def _locate(self, batch: int, length: int, past: int, fed: Mapping[str, Any], device: torch.device) -> None:
         """Find the image keys once per prompt: the one moment at which the host reads from the device."""
         self.missing = None
         if self._given is not None:
@@ -113,21 +126,11 @@ class PromptTracker:
             return
         known = self.image_index if past > 0 else None
         found: Tensor | None = None
-        if self.cross_attention:
-            try:  # vision states that a later pass brings replace the earlier ones, or follow them in the cache
-                found = self._adapter.vision_positions(fed).to(device)
-            except ImageTokenError as error:
-                self.missing = error
-        elif ids is not None:
-            try:
-                found = self._adapter.image_positions(ids).to(device)
-            except ImageTokenError as error:
-                self.missing = error
-        else:
-            self.missing = ImageTokenError(
-                "the model was called with embeddings, which do not show where the image tokens are. Give "
-                "image_positions=, the key positions [batch, image tokens]."
-            )
+        try:  # vision states that a later pass brings replace the earlier ones, or follow them in the cache
+            positions = self._adapter.vision_positions if self.cross_attention else self._adapter.prompt_positions
+            found = positions(fed).to(device)
+        except ImageTokenError as error:
+            self.missing = error
         if found is not None and past > 0 and not self.cross_attention:
             found = torch.where(found < 0, found, found + past)
         parts = [part for part in (known, found) if part is not None]

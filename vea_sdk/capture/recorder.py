@@ -55,7 +55,7 @@ class Recorder:
                 call.query,
                 call.key,
                 index,
-                None if step.query_index is None else step.query_index.to(call.query.device),
+                _moved(step.row(call.query.shape[-2]), call.query),
                 scale=call.scale,
                 key_stop=_moved(step.key_stop(keys), call.key) if call.causal and call.mask is None else None,
                 mask=call.mask,
@@ -73,7 +73,7 @@ class Recorder:
         """Take one row from weights that an eager attention returned."""
         index = self._index_for(step.dropped(weights.shape[-1]), weights.device)
         with torch.no_grad():
-            row = row_from_weights(weights, index, _moved(step.query_index, weights))
+            row = row_from_weights(weights, index, _moved(step.row(weights.shape[-2]), weights))
             self._slot(layer, weights.device).copy_(row)
             if self.top_k is not None:
                 self._masks[layer][self.rows - 1] = ops.topk_mask(row, self.top_k)
@@ -96,7 +96,7 @@ class Recorder:
         if found is None:
             if dropped:
                 self._shifted = {key: kept for key, kept in self._shifted.items() if key[0] == 0}
-            found = (self._index - dropped).clamp(min=-1).to(device)
+            found = torch.where(self._index < 0, -1, self._index - dropped).clamp(min=-1).to(device)
             self._shifted[(dropped, device)] = found
         return found
 

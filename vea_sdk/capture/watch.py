@@ -42,6 +42,7 @@ class Watch:
         stop_early: bool,
     ) -> None:
         self._model = model
+        self._adapter = adapter
         self._decoder = adapter.decoder
         modules = adapter.attention_modules()
         self._layer_of = {modules[layer]: layer for layer in layers}
@@ -61,7 +62,7 @@ class Watch:
         # Encoder and decoder have ids and padding each; generate() runs the encoder alone, before any pass.
         self._encoder_embedding = adapter.encoder_embedding
         self._encoder_ids: Tensor | None = None
-        self._decoder_prefix = "decoder_" if self._encoder_embedding is not None else ""
+        self._decoder_prefix = adapter.decoder_prefix
 
     # -- opening and closing
 
@@ -174,6 +175,10 @@ class Watch:
         if self._taps:
             self._taps.pop().close()
         if self._read is None and output is not None:
+            weights = self._adapter.returned_weights(output)
+            if weights is not None:
+                self.read_weights(module, weights, weights[..., :1, :].mT)
+                return
             raise CaptureError(
                 f"layer {self._layer_of[module]} ({type(module).__name__}) called neither Transformers' attention "
                 "functions nor torch.nn.functional.scaled_dot_product_attention, so its query and keys stayed hidden."

@@ -1,0 +1,64 @@
+"""Architectures whose image tokens are learned queries: each gathers from the whole picture, none has a place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from vea_sdk.adapters.base import Adapter
+from vea_sdk.adapters.geometry import ImageLayout
+from vea_sdk.errors import GeometryError, ImageTokenError
+
+
+class ResampledAdapter(Adapter):
+    """Scores are captured as everywhere; there is no grid to lay them on."""
+
+    model_types: ClassVar[tuple[str, ...]] = ("aria", "deepseek_ocr2", "idefics2")
+
+    def layouts(
+        self, inputs: Mapping[str, Any], image_sizes: Sequence[tuple[int, int]], processor: Any
+    ) -> list[ImageLayout]:
+        raise GeometryError(
+            f"{self.name}: its image tokens are learned queries that each gather from the whole picture, so none has a "
+            "place on it and there is no map. The scores of the tokens are captured all the same (vea.capture)."
+        )
+
+
+class QFormerAdapter(ResampledAdapter):
+    """BLIP-2 and InstructBLIP generate from embeddings; the ids are seen where they are embedded."""
+
+    model_types = ("blip-2", "instructblip", "instructblipvideo")
+
+    @property
+    def encoder_embedding(self) -> nn.Module:
+        model: Any = self.model
+        embedding: nn.Module = model.get_input_embeddings()
+        return embedding
+
+    @property
+    def image_token_id(self) -> int:
+        token_id = getattr(self.config, "image_token_id", None)
+        return super().image_token_id if token_id is not None else int(self.config.video_token_id)
+
+    def prompt_positions(self, fed: Mapping[str, Any]) -> Tensor:
+        ids = fed.get("input_ids")
+        return super().prompt_positions({"input_ids": fed.get("encoder_input_ids") if ids is None else ids})
+
+
+class KosmosAdapter(ResampledAdapter):
+    """The ids at the image's places are arbitrary; the processor returns a mask of them."""
+
+    model_types = ("kosmos-2", "kosmos-2.5")
+
+    def prompt_positions(self, fed: Mapping[str, Any]) -> Tensor:
+        mask = fed.get("image_embeds_position_mask")
+        if mask is None or not (mask == 1).any():
+            raise ImageTokenError(
+                f"{self.name}: no image_embeds_position_mask came with the prompt, so where the image tokens are is "
+                "not known. Pass what the processor returned."
+            )
+        rows = [(row == 1).nonzero().flatten() for row in mask]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)
