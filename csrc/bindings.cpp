@@ -289,6 +289,18 @@ bool* output_mask(Reader& reader, py::handle object, int64_t batch, int64_t toke
     return static_cast<bool*>(const_cast<void*>(chosen.array.data));  // fresh from torch.empty: contiguous
 }
 
+float* output_stats(Reader& reader, py::handle object, int64_t batch) {
+    const Tensor stats = reader.optional(object, "stats", 2);
+    if (!stats.given()) return nullptr;
+    stats.require_dtype([](Dtype d) { return d == Dtype::f32; }, "torch.float32");
+    stats.require_size(0, batch);
+    stats.require_size(1, 4);
+    if (stats.array.stride[1] != 1 || (batch > 1 && stats.array.stride[0] != 4)) {
+        refuse("stats has strides ", stats.array.stride[0], " and ", stats.array.stride[1], "; it must be contiguous");
+    }
+    return static_cast<float*>(const_cast<void*>(stats.array.data));
+}
+
 // vea_sdk.ops.arguments.Arguments, a named tuple: its fields in order.
 struct Call {
     py::handle query, key, image_index, query_index, scale, key_start, key_stop, mask, softcap, window, sinks,
@@ -303,7 +315,7 @@ struct Call {
 };
 
 vea::ImageAttention checked(const py::tuple& arguments, py::handle out_tensor, bool accumulate, py::handle chosen,
-                            bool on_cpu) {
+                            py::handle stats, bool on_cpu) {
     const Call call(arguments);
     Reader reader(on_cpu);
     vea::ImageAttention p;
@@ -410,6 +422,7 @@ vea::ImageAttention checked(const py::tuple& arguments, py::handle out_tensor, b
 
     p.chosen = output_mask(reader, chosen, p.batch, p.tokens);
     p.top_k = call.top_k.is_none() ? 0 : checked_k("top_k", call.top_k, p.tokens);
+    p.stats = output_stats(reader, stats, p.batch);
 
     if (on_cpu) {
         check_values(image_index, -1, p.keys);
@@ -460,8 +473,8 @@ PYBIND11_MODULE(_C, m) {
 
     vea::bind_evidence(m);
     m.def("image_attention_cpu", [](const py::tuple& arguments, py::handle out, bool accumulate, py::handle chosen,
-                                    int threads) {
-        const vea::ImageAttention problem = checked(arguments, out, accumulate, chosen, true);
+                                    py::handle stats, int threads) {
+        const vea::ImageAttention problem = checked(arguments, out, accumulate, chosen, stats, true);
         py::gil_scoped_release release;
         vea::cpu::image_attention(problem, threads);
     });
@@ -485,8 +498,8 @@ PYBIND11_MODULE(_C, m) {
               return std::pair(workspace.tickets, workspace.floats);
           });
     m.def("image_attention_cuda", [](const py::tuple& arguments, py::handle out, bool accumulate, py::handle chosen,
-                                     uintptr_t tickets, uintptr_t workspace, uintptr_t stream) {
-        const vea::ImageAttention problem = checked(arguments, out, accumulate, chosen, false);
+                                     py::handle stats, uintptr_t tickets, uintptr_t workspace, uintptr_t stream) {
+        const vea::ImageAttention problem = checked(arguments, out, accumulate, chosen, stats, false);
         py::gil_scoped_release release;
         check_launch(vea_image_attention(&problem, reinterpret_cast<unsigned*>(tickets),
                                          reinterpret_cast<float*>(workspace), reinterpret_cast<void*>(stream)));

@@ -56,7 +56,7 @@ struct ImageAttention {
     bool* chosen = nullptr;  // [B, M] contiguous: the top_k largest of `out` (of its head mean); nullptr: not wanted
     int64_t top_k = 0;
 
-    float* stats = nullptr;  // [B, 4] contiguous: image mass, text mass, peak, entropy; nullptr: not wanted
+    float* stats = nullptr;  // [B, 4] contiguous: image mass, text mass, peak, entropy of the mean row; nullptr: not wanted
 };
 
 // chosen[b, i] = scores[b, i] is among the k largest of row b.

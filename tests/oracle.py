@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import scipy.stats
 import torch
+from tolerances import FIGURES, FIGURES_MASS
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
@@ -25,6 +27,20 @@ def make(batch, heads, kv_heads, rows, keys, dim, tokens, dtype=torch.float32, s
 def oracle(query, key, image_index, query_index=None, **options) -> np.ndarray:
     """Softmax probabilities at the image tokens: [B, Hq, M] float64."""
     return Rows(query, key, query_index, **options).at(image_index)
+
+
+def check_figures(found: torch.Tensor, truth: np.ndarray) -> None:
+    """``found`` [B, 4] against :meth:`Rows.figures`."""
+    mass = truth[:, 0]
+    faint = (mass > 0) & (mass < FIGURES_MASS)
+    columns = np.where(faint[:, None], [True, True, False, False], True)
+    np.testing.assert_allclose(
+        np.where(columns, numbers(found), 0),
+        np.where(columns, truth, 0),
+        rtol=FIGURES,
+        atol=FIGURES,
+        equal_nan=True,
+    )
 
 
 class Rows:
@@ -50,6 +66,18 @@ class Rows:
         for b, h in itertools.product(range(batch), range(heads)):
             result[b, h] = np.where(index[b] == -1, 0, self.probabilities(b, h)[index[b]])
         return result
+
+    def figures(self, image_index: torch.Tensor) -> np.ndarray:
+        """Image mass, text mass, peak and entropy of the mean row: [B, 4]."""
+        batch, heads = self.query.shape[:2]
+        rows = self.at(image_index).mean(1)
+        total = np.array([np.mean([self.probabilities(b, h).sum() for h in range(heads)]) for b in range(batch)])
+        mass = rows.sum(1)
+        with np.errstate(all="ignore"):
+            share, nothing = rows / mass[:, None], np.full(batch, np.nan)
+        if not share.shape[1]:
+            return np.stack([mass, total, nothing, nothing], 1)
+        return np.stack([mass, np.maximum(total - mass, 0), share.max(1), scipy.stats.entropy(share, axis=1)], 1)
 
     def probabilities(self, b: int, h: int) -> np.ndarray:
         """[Lk] float64; NaN throughout where nothing may be seen or a visible score is NaN."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from oracle import DTYPES, make
-from tolerances import ATTENTION
+from tolerances import ATTENTION, FIGURES
 
 from vea_sdk import ops
 from vea_sdk.ops.arguments import Arguments
@@ -56,7 +56,7 @@ def kernels(tmp_path_factory):
     return loaded
 
 
-def run(kernels, query, key, image_index, query_index=None, *, out=None, top_k=None, per_head=False, **options):
+def run(kernels, query, key, image_index, query_index=None, *, out=None, top_k=None, per_head=False, stats=None, **options):
     a = Arguments(
         query, key, image_index, query_index, options.get("scale", query.shape[-1] ** -0.5),
         *(options.get(name) for name in ("key_start", "key_stop", "mask", "softcap", "window", "sinks")),
@@ -68,16 +68,21 @@ def run(kernels, query, key, image_index, query_index=None, *, out=None, top_k=N
     scores = torch.empty((batch, query.shape[1], tokens) if per_head else (batch, tokens)) if out is None else out
     chosen = None if top_k is None else torch.empty(batch, tokens, dtype=torch.bool)
     for _ in range(1 if out is not None else 2):  # the second launch finds the tickets that the first one left
-        kernels.image_attention_cuda(a, scores, out is not None, chosen, tickets.data_ptr(), scratch.data_ptr(), 0)
+        kernels.image_attention_cuda(
+            a, scores, out is not None, chosen, stats, tickets.data_ptr(), scratch.data_ptr(), 0
+        )
     assert not tickets.any()
     return scores if top_k is None else (scores, chosen)
 
 
 def check(kernels, *tensors, **options):
-    expected = ops.reference.image_attention(*tensors, per_head=True, **options)
-    heads = run(kernels, *tensors, per_head=True, **options)
+    truth, found, again = (torch.empty(len(tensors[0]), 4) for _ in range(3))
+    expected = ops.reference.image_attention(*tensors, per_head=True, stats=truth, **options)
+    heads = run(kernels, *tensors, per_head=True, stats=found, **options)
     torch.testing.assert_close(heads, expected, rtol=0, atol=ATTENTION, equal_nan=True)
-    mean = run(kernels, *tensors, **options)
+    torch.testing.assert_close(found, truth, rtol=FIGURES, atol=FIGURES, equal_nan=True)
+    mean = run(kernels, *tensors, stats=again, **options)
+    torch.testing.assert_close(again, truth, rtol=FIGURES, atol=FIGURES, equal_nan=True)
     torch.testing.assert_close(mean, expected.mean(1), rtol=0, atol=ATTENTION, equal_nan=True)
 
 

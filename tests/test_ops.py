@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from oracle import DTYPES, make, numbers, oracle
+from oracle import DTYPES, Rows, check_figures, make, numbers, oracle
 from tolerances import ATTENTION, ATTENTION_FACTOR, FLOOR
 
 from vea_sdk import ops
@@ -14,13 +14,18 @@ from vea_sdk.ops.arguments import Arguments
 
 
 def check(query, key, image_index, query_index=None, **options):
-    expected = oracle(query, key, image_index, query_index, **options)
-    per_head = ops.image_attention(query, key, image_index, query_index, per_head=True, **options)
-    mean = ops.image_attention(query, key, image_index, query_index, **options)
-    assert per_head.dtype == mean.dtype == torch.float32
-    for found, truth in ((per_head, expected), (mean, expected.mean(1))):
-        np.testing.assert_allclose(numbers(found), truth, rtol=0, atol=ATTENTION, equal_nan=True)
-    return mean
+    rows = Rows(query, key, query_index, **options)
+    expected, figures = rows.at(image_index), rows.figures(image_index)
+    found = {}
+    for per_head, truth in ((True, expected), (False, expected.mean(1))):
+        for operator in (ops.image_attention, ops.reference.image_attention):
+            stats = torch.full((len(query), 4), 7.0)
+            scores = operator(query, key, image_index, query_index, per_head=per_head, stats=stats, **options)
+            assert scores.dtype == torch.float32
+            np.testing.assert_allclose(numbers(scores), truth, rtol=0, atol=ATTENTION, equal_nan=True)
+            check_figures(stats, figures)
+            found[operator] = scores
+    return found[ops.image_attention]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -15,7 +15,7 @@ from torch.library import opcheck
 from vea_sdk import _native, ops
 
 
-def arguments(top_k=None, per_head=False, **changes):
+def arguments(top_k=None, per_head=False, stats=False, **changes):
     query, key, index = make(2, 4, 2, 3, 17, 16, 5)
     names = (
         "query",
@@ -31,13 +31,14 @@ def arguments(top_k=None, per_head=False, **changes):
     )
     values = dict.fromkeys((*names, "sinks", "position_bias", "weight"))
     values |= {"query": query, "key": key, "image_index": index, "scale": 0.25, "weight": 1.0}
-    return (*(values | changes).values(), top_k, per_head)
+    return (*(values | changes).values(), top_k, per_head, stats)
 
 
 VARIANTS = {
     "plain": {},
     "top-k": {"top_k": 3},
     "per head": {"per_head": True, "top_k": 0},
+    "stats": {"stats": True},
     "options": {
         "query_index": torch.tensor([0, 2]),
         "key_stop": torch.tensor([9, 17]),
@@ -54,7 +55,7 @@ VARIANTS = {
 def test_opcheck(variant):
     args = arguments(**VARIANTS[variant])
     opcheck(torch.ops.vea_sdk.image_attention.default, args)
-    out = torch.zeros(2, 4, 5) if args[-1] else torch.zeros(2, 5)
+    out = torch.zeros(2, 4, 5) if args[-2] else torch.zeros(2, 5)
     opcheck(torch.ops.vea_sdk.image_attention_.default, (out, *args))
 
 
@@ -63,18 +64,21 @@ def test_opcheck_topk_mask():
 
 
 def test_fullgraph_compile_and_dynamic_shapes():
-    def step(query, key, index, out):
-        total = ops.image_attention(query, key, index, out=out, weight=0.5)
-        scores, chosen = ops.image_attention(query, key, index, top_k=2)
+    def step(query, key, index, out, stats):
+        total = ops.image_attention(query, key, index, out=out, weight=0.5, stats=stats[0])
+        scores, chosen = ops.image_attention(query, key, index, top_k=2, stats=stats[1])
         return total + 1, scores, chosen, ops.topk_mask(scores, 1)
 
     compiled = torch.compile(step, fullgraph=True, backend="aot_eager", dynamic=True)
     for keys in (17, 30):
         query, key, index = make(2, 4, 2, 1, keys, 16, 5)
         out, other = torch.ones(2, 5), torch.ones(2, 5)
-        for found, expected in zip(compiled(query, key, index, out), step(query, key, index, other), strict=True):
+        stats, others = torch.ones(2, 2, 4), torch.zeros(2, 2, 4)
+        results = compiled(query, key, index, out, stats), step(query, key, index, other, others)
+        for found, expected in zip(*results, strict=True):
             assert torch.equal(found, expected)
         assert torch.equal(out, other)
+        assert torch.equal(stats, others)
 
 
 def test_inputs_that_require_gradients():
@@ -88,7 +92,7 @@ def test_inputs_that_require_gradients():
 
 def test_meta_tensors_give_shapes():
     query, key, index = (t.to("meta") for t in make(2, 4, 2, 1, 17, 16, 5))
-    scores, chosen = torch.ops.vea_sdk.image_attention(*arguments(query=query, key=key, image_index=index, top_k=1))
+    scores, chosen, _ = torch.ops.vea_sdk.image_attention(*arguments(query=query, key=key, image_index=index, top_k=1))
     assert (scores.shape, chosen.shape, scores.device.type) == ((2, 5), (2, 5), "meta")
 
 

@@ -15,6 +15,12 @@ FLOOR = 2.0**-23
 # with the slope p (1 - p) <= 1/4. Together with the rounding of the sums: FLOOR * (1 + |s| / 4).
 SCORE_SHARE = 0.25
 
+# Image mass, text mass, peak and entropy, absolute and relative: sums of many probabilities, and ratios of them, whose
+# relative error is the absolute error of a score. Peak and entropy of a row that hardly holds any mass at the image are
+# ratios of numbers that float32 cannot hold.
+FIGURES = 2e-5
+FIGURES_MASS = 1e-30
+
 # Scores this close to the k-th largest may be chosen either way: float32 cannot tell them apart reliably. Exact ties
 # are tested on exact numbers, without this band.
 TOPK_BAND = 1e-6

@@ -13,7 +13,7 @@ cuda_archs: str
 
 def cpu_path() -> str: ...
 def image_attention_cpu(
-    arguments: Arguments, out: Tensor, accumulate: bool, chosen: Tensor | None, threads: int
+    arguments: Arguments, out: Tensor, accumulate: bool, chosen: Tensor | None, stats: Tensor | None, threads: int
 ) -> None: ...
 def topk_mask_cpu(scores: Tensor, k: int, chosen: Tensor, threads: int) -> None: ...
 def expand_cpu(
@@ -45,6 +45,7 @@ def image_attention_cuda(
     out: Tensor,
     accumulate: bool,
     chosen: Tensor | None,
+    stats: Tensor | None,
     tickets: int,
     workspace: int,
     stream: int,

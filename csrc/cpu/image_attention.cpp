@@ -26,6 +26,18 @@ struct BlockSum {
 struct Softmax {
     float shift;   // probability = exp(score - shift) * factor
     float factor;  // NaN where the head may see nothing, or met NaN
+    float mass;    // of all probabilities: 1 but for sinks
+};
+
+struct Figures {  // of the mean row over some of the image tokens
+    double mass = 0, weighted_log = 0;  // sum of a, of a ln a
+    float peak = 0;
+
+    void add(float a) {
+        mass += a;
+        weighted_log += a == 0 ? 0 : a * std::log(a);
+        peak = std::max(peak, a);
+    }
 };
 
 struct alignas(64) Line {  // of the cache: a vector that crosses two costs two loads
@@ -49,6 +61,7 @@ public:
     Kernel(const ImageAttention& problem, int threads) : p(problem), threads_(threads) {
         group_ = p.heads / p.kv_heads;
         padded_ = round_up(p.dim, kLanes);
+        chunks_ = (p.tokens + kBlock - 1) / kBlock;
         for (int64_t b = 0; b < p.batch; ++b) {
             ranges_.push_back(key_range(p, b));
             blocks_ = std::max(blocks_, (ranges_[b].end - ranges_[b].begin + kBlock - 1) / kBlock);
@@ -60,6 +73,7 @@ public:
         scores_ = queries_ + rows * padded_;
         sums_.resize(rows * blocks_);
         softmax_.resize(rows);
+        if (p.stats) figures_.resize(p.batch * chunks_);
     }
 
     void run() {
@@ -73,8 +87,8 @@ public:
             }
         });
         parallel_for(threads_, p.batch, [this](int64_t b) { join_blocks(b); });
-        const int64_t chunks = (p.tokens + kBlock - 1) / kBlock;
-        parallel_for(threads_, p.batch * chunks, [&](int64_t i) { look_up(i / chunks, i % chunks * kBlock); });
+        parallel_for(threads_, p.batch * chunks_, [this](int64_t i) { look_up(i / chunks_, i % chunks_ * kBlock); });
+        for (int64_t b = 0; p.stats && b < p.batch; ++b) summarise(b);
         if (p.chosen) parallel_for(threads_, p.batch, [this](int64_t b) { choose(b); });
     }
 
@@ -133,9 +147,10 @@ private:
             const float sink = p.sinks ? load_float(p.sinks.data, p.sinks.dtype, h * p.sinks.stride[0]) : minus_infinity();
             float largest = sink;
             for (int64_t i = 0; i < blocks_; ++i) largest = std::max(blocks[i].largest, largest);
-            double total = p.sinks ? std::exp(sink - largest) : 0;
-            for (int64_t i = 0; i < blocks_; ++i) total += blocks[i].total * std::exp(blocks[i].largest - largest);
-            softmax_[b * p.heads + h] = {largest, float(1 / total)};
+            double visible = 0;
+            for (int64_t i = 0; i < blocks_; ++i) visible += blocks[i].total * std::exp(blocks[i].largest - largest);
+            const double total = visible + (p.sinks ? std::exp(sink - largest) : 0);
+            softmax_[b * p.heads + h] = {largest, float(1 / total), float(visible / total)};
         }
     }
 
@@ -148,7 +163,7 @@ private:
             const bool visible = t >= 0 && t < ranges_[b].end - ranges_[b].begin;
             place[j] = visible ? t / kBlock * group_ * kBlock + t % kBlock : -1;
         }
-        alignas(64) float at_tokens[kBlock] = {}, probability[kBlock] = {};
+        alignas(64) float at_tokens[kBlock] = {}, probability[kBlock] = {}, sum[kBlock] = {};
         for (int64_t h = 0; h < p.heads; ++h) {
             const float* row = scores(b, h / group_, 0) + h % group_ * kBlock;
             for (int64_t j = 0; j < n; ++j) at_tokens[j] = place[j] < 0 ? minus_infinity() : row[place[j]];
@@ -156,10 +171,34 @@ private:
             loops_.add_probabilities(at_tokens, n, softmax.shift, softmax.factor, probability);
             if (p.per_head) {
                 write(b, h, begin, n, probability, p.weight);
+                for (int64_t j = 0; j < n; ++j) sum[j] += probability[j];
                 std::fill(probability, probability + kBlock, 0.0f);
             }
         }
         if (!p.per_head) write(b, 0, begin, n, probability, p.weight / float(p.heads));
+        if (!p.stats) return;
+        Figures& figures = figures_[b * chunks_ + begin / kBlock];
+        for (int64_t j = 0; j < n; ++j) {
+            if (token(b, begin + j) >= 0) figures.add((p.per_head ? sum[j] : probability[j]) / float(p.heads));
+        }
+    }
+
+    void summarise(int64_t b) {
+        Figures all;
+        for (int64_t i = 0; i < chunks_; ++i) {
+            const Figures& part = figures_[b * chunks_ + i];
+            all.mass += part.mass;
+            all.weighted_log += part.weighted_log;
+            all.peak = std::max(all.peak, part.peak);
+        }
+        double total = 0;
+        for (int64_t h = 0; h < p.heads; ++h) total += softmax_[b * p.heads + h].mass / double(p.heads);
+        const double text = total - all.mass;
+        float* stats = p.stats + b * 4;
+        stats[0] = float(all.mass);
+        stats[1] = float(text < 0 ? 0 : text);  // rounding; NaN stays
+        stats[2] = float(all.peak / all.mass);
+        stats[3] = float(std::log(all.mass) - all.weighted_log / all.mass);
     }
 
     void write(int64_t b, int64_t h, int64_t begin, int64_t n, const float* probability, float factor) const {
@@ -191,9 +230,11 @@ private:
     int64_t group_;      // query heads per key head
     int64_t padded_;     // floats per query row
     int64_t blocks_ = 0;  // blocks of keys per sample (the longest one's)
+    int64_t chunks_;      // of image tokens per sample
     std::vector<KeyRange> ranges_;
     std::vector<BlockSum> sums_;    // [B, Hq, blocks_]
     std::vector<Softmax> softmax_;  // [B, Hq]
+    std::vector<Figures> figures_;  // [B, chunks_]
     float* queries_;  // [B, Hq, padded_]
     float* scores_;   // [B, Hkv, blocks_, group_, kBlock]
 };
@@ -201,7 +242,7 @@ private:
 }  // namespace
 
 void image_attention(const ImageAttention& problem, int threads) {
-    if (problem.batch > 0 && problem.tokens > 0) Kernel(problem, threads).run();
+    if (problem.batch > 0 && (problem.tokens > 0 || problem.stats)) Kernel(problem, threads).run();
 }
 
 }  // namespace vea::cpu

@@ -36,6 +36,7 @@ struct Layout {
     float2* heads;   // [B, Hq] (shift, factor): probability = exp(score - shift) * factor
     float* groups;   // [B, Hkv, M] probabilities summed over the heads of a group
     float* means;    // [B, M] what the top-k chooses from
+    float* masses;   // [B, Hq] sum of all probabilities: 1 but for sinks
     int64_t floats;
 
     Layout(const ImageAttention& p, const Plan& plan, float* workspace) {
@@ -45,7 +46,8 @@ struct Layout {
         scores = reinterpret_cast<float*>(heads + rows);
         groups = scores + rows * p.keys;
         means = groups + p.batch * p.kv_heads * p.tokens;
-        floats = means + p.batch * p.tokens - workspace;
+        masses = means + p.batch * p.tokens;
+        floats = masses + rows - workspace;
     }
 };
 
@@ -255,10 +257,13 @@ __device__ void join_tiles(const ImageAttention& p, const Plan& plan, const Layo
         total += tile.y * expf(tile.x - largest);
     }
     total = warp_sum(total);
-    if (p.sinks) total += expf(sink - largest);
     const int64_t row = query_row(p, b);
     if (row < 0 || row >= p.queries) total = quiet_nan();  // a bad index cannot raise here
-    if (lane == 0) w.heads[b * p.heads + h] = make_float2(largest, 1 / total);
+    const float factor = 1 / (p.sinks ? total + expf(sink - largest) : total);
+    if (lane == 0) {
+        w.heads[b * p.heads + h] = make_float2(largest, factor);
+        w.masses[b * p.heads + h] = total * factor;
+    }
 }
 
 __device__ int64_t token(const ImageAttention& p, int64_t b, int64_t j) {
@@ -293,13 +298,43 @@ __device__ void look_up(const ImageAttention& p, const Layout& w, int64_t b, int
     }
 }
 
-// The mean over all heads of one sample, and its top k.
+// Image mass, text mass, peak and entropy of one sample, from what each thread saw of its mean row: the sums of a and of
+// a ln a, and the largest a.
+__device__ void write_stats(const ImageAttention& p, const Layout& w, int64_t b, float mass, float weighted_log,
+                            float peak) {
+    __shared__ float part[kWarps][4];
+    float total = 0;
+    for (int64_t h = threadIdx.x; h < p.heads; h += kThreads) total += __ldcg(w.masses + b * p.heads + h);
+    mass = warp_sum(mass), weighted_log = warp_sum(weighted_log), peak = warp_max(peak), total = warp_sum(total);
+    if (threadIdx.x % 32 == 0) {
+        float* mine = part[threadIdx.x / 32];
+        mine[0] = mass, mine[1] = weighted_log, mine[2] = peak, mine[3] = total;
+    }
+    __syncthreads();
+    if (threadIdx.x != 0) return;
+    for (int i = 1; i < kWarps; ++i) {
+        mass += part[i][0], weighted_log += part[i][1], peak = fmaxf(peak, part[i][2]), total += part[i][3];
+    }
+    const float text = total / float(p.heads) - mass;
+    float* stats = p.stats + b * 4;
+    stats[0] = mass;
+    stats[1] = text < 0 ? 0 : text;  // rounding; NaN stays
+    stats[2] = peak / mass;
+    stats[3] = logf(mass) - weighted_log / mass;
+}
+
+// The mean over all heads of one sample, its figures and its top k.
 __device__ void finish(const ImageAttention& p, const Layout& w, int64_t b, TopkShared& shared) {
+    float mass = 0, weighted_log = 0, peak = 0;
     for (int64_t j = threadIdx.x; j < p.tokens; j += kThreads) {
-        if (!p.per_head) {
+        if (!p.per_head || p.stats) {
             float sum = 0;
             for (int64_t g = 0; g < p.kv_heads; ++g) sum += __ldcg(w.groups + (b * p.kv_heads + g) * p.tokens + j);
-            write(p, b, 0, j, p.weight / float(p.heads) * sum);
+            const float mean = sum / float(p.heads);
+            if (!p.per_head) write(p, b, 0, j, p.weight * mean);
+            mass += mean;
+            weighted_log += mean == 0 ? 0 : mean * logf(mean);
+            peak = fmaxf(peak, mean);
         }
         if (p.chosen) {
             float sum = 0;
@@ -308,6 +343,7 @@ __device__ void finish(const ImageAttention& p, const Layout& w, int64_t b, Topk
             w.means[b * p.tokens + j] = token(p, b, j) < 0 ? quiet_nan() : sum;
         }
     }
+    if (p.stats) write_stats(p, w, b, mass, weighted_log, peak);
     if (!p.chosen) return;
     __syncthreads();
     const auto value = [&](int64_t i) { return w.means[b * p.tokens + i]; };
@@ -391,7 +427,7 @@ Workspace image_attention_workspace(const ImageAttention& p) {
 
 int vea_image_attention(const vea::ImageAttention* problem, unsigned* tickets, float* workspace, void* stream) {
     using namespace vea;
-    if (problem->batch == 0 || problem->tokens == 0) return cudaSuccess;
+    if (problem->batch == 0 || (problem->tokens == 0 && !problem->stats)) return cudaSuccess;
     switch (problem->key.dtype) {
         case Dtype::f32: return cuda::choose<float>(*problem, tickets, workspace, cudaStream_t(stream));
         case Dtype::f16: return cuda::choose<__half>(*problem, tickets, workspace, cudaStream_t(stream));

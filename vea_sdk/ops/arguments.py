@@ -115,6 +115,11 @@ def check_indices(a: Arguments) -> None:
     _check_range("query_index", a.query_index, 0, a.query.shape[2])
 
 
+def check_stats(stats: Tensor, query: Tensor) -> None:
+    _check_tensor("stats", stats, query, (torch.float32,), (query.shape[0],), (4,))
+    _require(stats.is_contiguous(), f"stats has strides {stats.stride()}; it must be contiguous")
+
+
 def check_topk_mask(scores: Tensor, k: int) -> None:
     _check_tensor("scores", scores, scores, FLOATS, None, None)
     _check_k("k", k, scores.shape[1])

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.library import fallthrough_kernel, register_fake
 
 from . import plain
-from .arguments import Arguments, check_image_attention, check_indices, check_types, default_scale
+from .arguments import Arguments, check_image_attention, check_indices, check_stats, check_types, default_scale
 from .dispatch import cuda_workspace, kernels_for, on_device_of
 from .library import LIBRARY
 
@@ -32,6 +32,7 @@ def image_attention(
     weight: float = 1.0,
     top_k: int | None = None,
     per_head: bool = False,
+    stats: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     r"""Head-averaged attention of one query row over the image tokens (arXiv 2510.17771, Section 3).
 
@@ -61,6 +62,10 @@ def image_attention(
         top_k: also return the mask of the k largest returned scores (of their head mean with ``per_head``);
             ties go to the lower index, NaN and -1 positions are never selected.
         per_head: keep the heads apart.
+        stats: [B, 4] float32, contiguous; filled with four figures of ā, before ``weight`` and ``out``, heads
+            averaged: image mass Σ_j ā_j, text mass (ā over the other visible keys), peak max_j p_j and entropy
+            -Σ_j p_j ln p_j of the renormalised image row p = ā / image mass. Peak and entropy are NaN where the
+            image mass is 0; a token that is listed twice counts twice.
 
     Returns:
         float32 [B, M], or [B, Hq, M] with ``per_head``; with ``top_k`` a pair (scores, bool [B, M]).
@@ -79,81 +84,109 @@ def image_attention(
         position_bias, weight, top_k, per_head,
     )  # fmt: skip
     if type(query) is Tensor and not torch.compiler.is_compiling():
-        scores, chosen = _run(a, out)  # past torch's dispatcher, which costs more than a small kernel
-    elif out is None:
-        scores, chosen = torch.ops.vea_sdk.image_attention(*a)
+        scores, chosen = _run(a, out, stats)  # past torch's dispatcher, which costs more than a small kernel
+        return scores if chosen is None else (scores, chosen)
+    figures: Tensor
+    if out is None:
+        scores, chosen, figures = torch.ops.vea_sdk.image_attention(*a, stats is not None)
     else:
-        scores, chosen = out, torch.ops.vea_sdk.image_attention_(out, *a)
+        chosen, figures = torch.ops.vea_sdk.image_attention_(out, *a, stats is not None)
+        scores = out
+    if stats is not None:
+        if not torch.compiler.is_compiling():  # a tracer cannot build the messages
+            check_stats(stats, query)
+        stats.copy_(figures)
     return scores if top_k is None else (scores, chosen)
 
 
 _SCHEMA = (
     "Tensor query, Tensor key, Tensor image_index, Tensor? query_index, float scale, Tensor? key_start, "
     "Tensor? key_stop, Tensor? mask, float? softcap, int? window, Tensor? sinks, Tensor? position_bias, "
-    "float weight, SymInt? top_k, bool per_head"
+    "float weight, SymInt? top_k, bool per_head, bool stats"
 )
-LIBRARY.define(f"image_attention({_SCHEMA}) -> (Tensor, Tensor)")
-LIBRARY.define(f"image_attention_(Tensor(a!) out, {_SCHEMA}) -> Tensor")
+LIBRARY.define(f"image_attention({_SCHEMA}) -> (Tensor, Tensor, Tensor)")
+LIBRARY.define(f"image_attention_(Tensor(a!) out, {_SCHEMA}) -> (Tensor, Tensor)")
 
 
-def _outputs(a: Arguments, out: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Room for the scores (``out`` where it is given) and for the mask of the top k ([B, 0] without k)."""
+def _room(a: Arguments, out: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Memory for the scores (``out`` where it is given) and for the mask of the top k."""
     batch, tokens = a.image_index.shape
     shape = (batch, a.query.shape[1], tokens) if a.per_head else (batch, tokens)
     scores = a.query.new_empty(shape, dtype=torch.float32) if out is None else out
-    return scores, a.query.new_empty((batch, 0 if a.top_k is None else tokens), dtype=torch.bool)
+    return scores, None if a.top_k is None else a.query.new_empty((batch, tokens), dtype=torch.bool)
 
 
-def _run(a: Arguments, out: Tensor | None) -> tuple[Tensor, Tensor]:
+def _run(a: Arguments, out: Tensor | None, stats: Tensor | None) -> tuple[Tensor, Tensor | None]:
     kernels = kernels_for(a.query)
     if kernels is not None and a.query.dim() == a.key.dim() == 4 and a.image_index.dim() == 2:
         if a.query.is_cpu and a.query.shape[3] <= kernels.max_dim_cpu:
-            return _run_cpu(kernels, a, out)
+            scores, chosen = _room(a, out)
+            kernels.image_attention_cpu(a, scores, out is not None, chosen, stats, torch.get_num_threads())
+            return scores, chosen
         if a.query.is_cuda and a.query.shape[3] <= kernels.max_dim_cuda:
-            return _run_cuda(kernels, a, out)
+            return _run_cuda(kernels, a, out, stats)
     check_image_attention(a, out)
     check_indices(a)
+    if stats is not None:
+        check_stats(stats, a.query)
     with torch.no_grad():
-        return plain.image_attention(a, out, torch.promote_types(a.query.dtype, torch.float32))
+        return plain.image_attention(a, out, torch.promote_types(a.query.dtype, torch.float32), stats)
 
 
-def _run_cpu(kernels: Any, a: Arguments, out: Tensor | None) -> tuple[Tensor, Tensor]:
-    scores, chosen = _outputs(a, out)
-    mask = None if a.top_k is None else chosen
-    kernels.image_attention_cpu(a, scores, out is not None, mask, torch.get_num_threads())
-    return scores, chosen
-
-
-def _run_cuda(kernels: Any, a: Arguments, out: Tensor | None) -> tuple[Tensor, Tensor]:
+def _run_cuda(kernels: Any, a: Arguments, out: Tensor | None, stats: Tensor | None) -> tuple[Tensor, Tensor | None]:
     with on_device_of(a.query):
-        scores, chosen = _outputs(a, out)
-        mask = None if a.top_k is None else chosen
+        scores, chosen = _room(a, out)
         stream = torch.cuda.current_stream().cuda_stream
         tickets, scratch = cuda_workspace(kernels, a, stream)
-        kernels.image_attention_cuda(a, scores, out is not None, mask, tickets.data_ptr(), scratch.data_ptr(), stream)
+        kernels.image_attention_cuda(
+            a, scores, out is not None, chosen, stats, tickets.data_ptr(), scratch.data_ptr(), stream
+        )
     return scores, chosen
+
+
+# Operators of torch return the same number of tensors always: what was not asked for has no columns.
+
+
+def _traced_outputs(a: Arguments, out: Tensor | None, stats: bool) -> tuple[Tensor, Tensor, Tensor]:
+    scores, chosen = _room(a, out)
+    batch = a.image_index.shape[0]
+    if chosen is None:
+        chosen = scores.new_empty((batch, 0), dtype=torch.bool)
+    return scores, chosen, scores.new_empty((batch, 4 if stats else 0))
+
+
+def _traced(arguments: tuple[Any, ...], out: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    *fields, stats = arguments
+    a = Arguments(*fields)
+    figures = a.query.new_empty((a.image_index.shape[0], 4 if stats else 0), dtype=torch.float32)
+    scores, chosen = _run(a, out, figures if stats else None)
+    if chosen is None:
+        chosen = figures.new_empty((figures.shape[0], 0), dtype=torch.bool)
+    return scores, chosen, figures
 
 
 @register_fake("vea_sdk::image_attention")  # type: ignore[untyped-decorator]
-def _fake(*arguments: Any) -> tuple[Tensor, Tensor]:
-    a = Arguments(*arguments)
+def _fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    *fields, stats = arguments
+    a = Arguments(*fields)
     check_image_attention(a, None)
-    return _outputs(a, None)
+    return _traced_outputs(a, None, stats)
 
 
 @register_fake("vea_sdk::image_attention_")  # type: ignore[untyped-decorator]
-def _fake_out(out: Tensor, *arguments: Any) -> Tensor:
-    a = Arguments(*arguments)
+def _fake_out(out: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    *fields, stats = arguments
+    a = Arguments(*fields)
     check_image_attention(a, out)
-    return _outputs(a, out)[1]
+    return _traced_outputs(a, out, stats)[1:]
 
 
-def _impl(*arguments: Any) -> tuple[Tensor, Tensor]:
-    return _run(Arguments(*arguments), None)
+def _impl(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return _traced(arguments, None)
 
 
-def _impl_out(out: Tensor, *arguments: Any) -> Tensor:
-    return _run(Arguments(*arguments), out)[1]
+def _impl_out(out: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    return _traced(arguments, out)[1:]
 
 
 LIBRARY.impl("image_attention", _impl, "CompositeExplicitAutograd")

@@ -15,14 +15,28 @@ from .arguments import Arguments
 _KEY_BLOCK = 4096  # keys converted to the accumulation dtype at a time
 
 
-def image_attention(a: Arguments, out: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """(out or 0) + weight·scores in float32, and the mask of its top k ([B, 0] without k)."""
-    heads = _at_tokens(_probabilities(a, dtype), a.image_index)
+def image_attention(
+    a: Arguments, out: Tensor | None, dtype: torch.dtype, stats: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """(out or 0) + weight·scores in float32, and the mask of its top k; ``stats`` is filled where given."""
+    probabilities = _probabilities(a, dtype)
+    heads = _at_tokens(probabilities, a.image_index)
+    if stats is not None:
+        stats.copy_(_figures(heads.mean(1), probabilities.sum(-1).mean(1)))
     scores = heads if a.per_head else heads.mean(1)
     result = (scores * a.weight).float() if out is None else out.add_(scores.float(), alpha=a.weight)
     if a.top_k is None:
-        return result, torch.empty(len(result), 0, dtype=torch.bool, device=result.device)
+        return result, None
     return result, topk_mask(result.mean(1) if a.per_head else result, a.top_k, a.image_index >= 0)
+
+
+def _figures(row: Tensor, total: Tensor) -> Tensor:
+    """Image mass, text mass, peak and entropy, [B, 4], of head means at the image tokens [B, M] and their total [B]."""
+    mass = row.sum(-1)
+    share = row / mass[:, None]
+    peak = share.amax(-1) if row.shape[-1] else mass / mass
+    entropy = torch.special.entr(share).sum(-1) if row.shape[-1] else mass / mass
+    return torch.stack([mass, (total - mass).clamp(min=0), peak, entropy], -1)
 
 
 def topk_mask(scores: Tensor, k: int, eligible: Tensor | None = None) -> Tensor:

@@ -6,7 +6,15 @@ import torch
 from torch import Tensor
 
 from . import plain
-from .arguments import Arguments, check_image_attention, check_indices, check_topk_mask, check_types, default_scale
+from .arguments import (
+    Arguments,
+    check_image_attention,
+    check_indices,
+    check_stats,
+    check_topk_mask,
+    check_types,
+    default_scale,
+)
 
 __all__ = ["image_attention", "topk_mask"]
 
@@ -30,6 +38,7 @@ def image_attention(
     weight: float = 1.0,
     top_k: int | None = None,
     per_head: bool = False,
+    stats: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Same arguments, result and errors as :func:`vea_sdk.ops.image_attention`."""
     check_types(query, key, image_index, per_head)
@@ -41,8 +50,10 @@ def image_attention(
     )  # fmt: skip
     check_image_attention(a, out)
     check_indices(a)
-    scores, chosen = plain.image_attention(a, out, torch.float64)
-    return scores if top_k is None else (scores, chosen)
+    if stats is not None:
+        check_stats(stats, query)
+    scores, chosen = plain.image_attention(a, out, torch.float64, stats)
+    return scores if chosen is None else (scores, chosen)
 
 
 @torch.no_grad()
