@@ -11,7 +11,7 @@ from vea_sdk.adapters.tiles import TilesAdapter
 class Idefics3Adapter(TilesAdapter):
     """Square tiles; a pixel shuffle makes one token of scale_factor² patches."""
 
-    model_types = ("idefics3",)
+    model_types = ("idefics3", "smolvlm")
 
     def tile_size(self, processor: Any) -> tuple[int, int]:
         side = int(image_option(processor, "max_image_size")["longest_edge"])

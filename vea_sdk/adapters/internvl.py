@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from vea_sdk.adapters.canvas import Canvas
 from vea_sdk.adapters.geometry import ImageLayout
@@ -13,7 +13,7 @@ from vea_sdk.adapters.tiles import TilesAdapter
 class InternVLAdapter(TilesAdapter):
     """The arrangement of tiles is the one nearest to the picture's aspect ratio."""
 
-    model_types = ("internvl",)
+    model_types: ClassVar[tuple[str, ...]] = ("internvl", "qianfan_ocr")
 
     def tile_size(self, processor: Any) -> tuple[int, int]:
         size = size_option(processor, "size")

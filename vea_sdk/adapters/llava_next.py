@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from vea_sdk.adapters.base import Adapter
 from vea_sdk.adapters.canvas import Canvas, raster
@@ -16,7 +16,7 @@ class LlavaNextAdapter(Adapter):
     """The tile mosaic is the grid point nearest to the picture's size; the picture is scaled to fit and
     padded on both sides, and the model drops the rows or columns of tokens that hold padding only."""
 
-    model_types = ("llava_next",)
+    model_types: ClassVar[tuple[str, ...]] = ("llava_next", "llava_next_video")
 
     def lay_out(
         self, inputs: Mapping[str, Any], image_sizes: Sequence[tuple[int, int]], processor: Any
@@ -25,23 +25,33 @@ class LlavaNextAdapter(Adapter):
         self.check_pictures(len(image_sizes), len(seen_sizes))
         return [self._layout(size, tuple(seen)) for size, seen in zip(image_sizes, seen_sizes, strict=True)]
 
+    @property
+    def tile_side(self) -> int:
+        """Tokens along a tile's side."""
+        vision = self.config.vision_config
+        return int(vision.image_size // vision.patch_size)
+
+    def shrunk(self, rows: int, cols: int) -> tuple[int, int]:
+        """(rows, cols) of the mosaic after the model has made fewer tokens of it; here it keeps all."""
+        return rows, cols
+
     def _layout(self, original_size: tuple[int, int], seen_size: tuple[int, int]) -> ImageLayout:
         from transformers.image_processing_utils import select_best_resolution
 
-        vision = self.config.vision_config
+        tile, side = self.config.vision_config.image_size, self.tile_side
         picture = Canvas.of(original_size).resized(*seen_size)
-        side = vision.image_size // vision.patch_size  # patches along a tile's side
         base = picture.grid(raster(side, side))
 
         height, width = select_best_resolution(seen_size, self.config.image_grid_pinpoints)
         mosaic = fit_and_pad(picture, height, width)
-        rows, cols = side * (height // vision.image_size), side * (width // vision.image_size)
+        rows, cols = side * (height // tile), side * (width // tile)
         cut_rows, cut_cols = padding_tokens(seen_size, rows, cols)
+        in_tokens = mosaic.resized(rows, cols)
         rows, cols = rows - 2 * cut_rows, cols - 2 * cut_cols
+        unpadded = in_tokens.cropped(cut_rows, cut_cols, rows, cols)
         grids = [base]
         if rows and cols:  # a hairline picture can lose every token but the line ends
-            patch = vision.patch_size
-            unpadded = mosaic.cropped(cut_rows * patch, cut_cols * patch, rows * patch, cols * patch)
+            rows, cols = self.shrunk(rows, cols)
             grids.insert(0, unpadded.grid(raster(rows, cols, first_token=side * side, row_stride=cols + 1)))
 
         n_tokens = side * side + rows * (cols + 1)

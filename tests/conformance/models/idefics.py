@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
+from unittest import mock
 
 import transformers as hf
 
-from tests.conformance.tiny import TEXT, Tiny, byte_tokenizer, case, tiny_model
+from tests.conformance.tiny import TEXT, Tiny, byte_tokenizer, case, tiny_model, without
 
 
 def idefics3_parts(image_processor: Any, processor_class: Any) -> Any:
@@ -17,11 +19,8 @@ def idefics3_parts(image_processor: Any, processor_class: Any) -> Any:
     return processor_class(image_processor, tokenizer, image_seq_len=36)
 
 
-@case("idefics3")
-def idefics3() -> Tiny:
-    image_processor = hf.Idefics3ImageProcessorPil(size={"longest_edge": 144}, max_image_size={"longest_edge": 48})
-    processor = idefics3_parts(image_processor, hf.Idefics3Processor)
-    config = hf.Idefics3Config(
+def idefics3_model(processor: Any, model_class: Any, config_class: Any) -> Tiny:
+    config = config_class(
         vision_config={
             "hidden_size": 32,
             "intermediate_size": 48,
@@ -34,4 +33,20 @@ def idefics3() -> Tiny:
         scale_factor=2,
         image_token_id=processor.image_token_id,
     )
-    return Tiny(tiny_model(hf.Idefics3ForConditionalGeneration, config), processor, processor.image_token_id, "<image>")
+    return Tiny(tiny_model(model_class, config), processor, processor.image_token_id, "<image>")
+
+
+@case("idefics3")
+def idefics3() -> Tiny:
+    image_processor = hf.Idefics3ImageProcessorPil(size={"longest_edge": 144}, max_image_size={"longest_edge": 48})
+    processor = idefics3_parts(image_processor, hf.Idefics3Processor)
+    return idefics3_model(processor, hf.Idefics3ForConditionalGeneration, hf.Idefics3Config)
+
+
+@case("smolvlm")
+def smolvlm() -> Tiny:
+    image_processor = hf.SmolVLMImageProcessorPil(size={"longest_edge": 144}, max_image_size={"longest_edge": 48})
+    # The processor wants num2words, with which it writes the number of video frames.
+    with mock.patch("transformers.models.smolvlm.processing_smolvlm.num2words", str):
+        processor = idefics3_parts(image_processor, partial(without(hf.SmolVLMProcessor), video_processor=None))
+    return idefics3_model(processor, hf.SmolVLMForConditionalGeneration, hf.SmolVLMConfig)
