@@ -114,9 +114,11 @@ def plot(rows: list[Row], path: Path) -> None:
     for name, label in labels.items():
         points = [(int(one.shape["prompt"]), one.value) for one in rows if one.what == SECONDS + name]
         axes.plot(*zip(*sorted(points), strict=True), marker=markers[name], label=label, alpha=0.8)
-    axes.set(xscale="log", yscale="log", xlabel="tokens of the prompt", ylabel="seconds of prefill")
+    axes.set(xscale="log", xlabel="tokens of the prompt", ylabel="seconds of prefill")
     ticks = sorted({int(one.shape["prompt"]) for one in rows})
     axes.set_xticks(ticks, [f"{n:,}" for n in ticks])
+    axes.set_yscale("log", base=2)
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
