@@ -91,10 +91,11 @@ def from_sdpa(
     return AttentionCall(query=query, key=key, mask=attn_mask, causal=is_causal, scale=scale)
 
 
-def row_from_weights(weights: Tensor, image_index: Tensor, query_index: Tensor | None) -> Tensor:
-    """Mean over heads of the eager weights [B, H, Lq, Lk], at one row and the image columns -> [B, M] float32."""
+def row_from_weights(weights: Tensor, image_index: Tensor, query_index: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean over heads of one row of eager weights [B, H, Lq, Lk], in float32: at the image columns [B, M], and its sum
+    over all keys [B]."""
     batch = torch.arange(weights.shape[0], device=weights.device)
-    rows = weights[:, :, -1] if query_index is None else weights[batch, :, query_index.long()]
-    columns = image_index.long().clamp(min=0)
-    picked = rows.float().gather(2, columns[:, None].expand(-1, rows.shape[1], -1)).mean(1)
-    return picked.masked_fill(image_index < 0, 0.0)
+    heads = weights[:, :, -1] if query_index is None else weights[batch, :, query_index.long()]
+    row = heads.float().mean(1)
+    picked = row.gather(1, image_index.long().clamp(min=0))
+    return picked.masked_fill(image_index < 0, 0.0), row.sum(-1)

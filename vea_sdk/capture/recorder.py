@@ -10,6 +10,7 @@ from torch import Tensor
 from vea_sdk import ops
 from vea_sdk.capture.call import AttentionCall, row_from_weights
 from vea_sdk.capture.prompt import Step
+from vea_sdk.ops.plain import figures
 
 _FIRST_CAPACITY = 16  # rows; doubled when generation outgrows it
 
@@ -21,8 +22,8 @@ class Recorder:
         self.layers = tuple(layers)
         self.top_k = top_k
         self.generated: list[int] = []  # per row, the generated tokens up to its query (0 = last prompt token)
-        self.sink_layers: set[int] = set()
         self._scores: dict[int, Tensor] = {}
+        self._stats: dict[int, Tensor] = {}
         self._masks: dict[int, Tensor] = {}
         self._index: Tensor | None = None
         self._shifted: dict[tuple[int, torch.device], Tensor] = {}
@@ -32,6 +33,7 @@ class Recorder:
         self._index = index
         self._shifted.clear()
         self._scores.clear()
+        self._stats.clear()
         self._masks.clear()
         self.generated.clear()
 
@@ -46,10 +48,9 @@ class Recorder:
 
     def read_call(self, layer: int, call: AttentionCall, step: Step) -> None:
         """Compute one row from query and keys, straight into the buffer."""
-        if call.sinks is not None:
-            self.sink_layers.add(layer)
         keys = call.key.shape[-2]
         index = self._index_for(step.dropped(keys), call.key.device)
+        out, stats = self._slots(layer, call.key.device)
         with torch.no_grad():
             result = ops.image_attention(
                 call.query,
@@ -63,8 +64,9 @@ class Recorder:
                 window=call.window,
                 sinks=call.sinks,
                 position_bias=call.position_bias,
-                out=self._slot(layer, call.key.device),
+                out=out,
                 top_k=self.top_k,
+                stats=stats,
             )
         if self.top_k is not None:
             self._masks[layer][self.rows - 1] = result[1]
@@ -73,8 +75,10 @@ class Recorder:
         """Take one row from weights that an eager attention returned."""
         index = self._index_for(step.dropped(weights.shape[-1]), weights.device)
         with torch.no_grad():
-            row = row_from_weights(weights, index, _moved(step.row(weights.shape[-2]), weights))
-            self._slot(layer, weights.device).copy_(row)
+            row, total = row_from_weights(weights, index, _moved(step.row(weights.shape[-2]), weights))
+            out, stats = self._slots(layer, weights.device)
+            out.copy_(row)
+            stats.copy_(figures(row, total))
             if self.top_k is not None:
                 self._masks[layer][self.rows - 1] = ops.topk_mask(row, self.top_k)
 
@@ -85,6 +89,10 @@ class Recorder:
     def masks(self) -> Tensor:
         """The top-k masks, same shape as ``scores``."""
         return _stack([self._masks[layer] for layer in self.layers], self.rows)
+
+    def stats(self) -> Tensor:
+        """Image mass, text mass, peak and entropy of all rows, [layers, batch, rows, 4], on the first layer's device."""
+        return _stack([self._stats[layer] for layer in self.layers], self.rows)
 
     def complete(self) -> bool:
         return self.rows > 0 and all(layer in self._scores for layer in self.layers)
@@ -100,17 +108,18 @@ class Recorder:
             self._shifted[(dropped, device)] = found
         return found
 
-    def _slot(self, layer: int, device: torch.device) -> Tensor:
-        """The zeroed row [B, M] that belongs to this layer and pass."""
+    def _slots(self, layer: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The zeroed row [B, M] that belongs to this layer and pass, and the place of its statistics [B, 4]."""
         assert self._index is not None
         buffer = self._scores.get(layer)
         if buffer is None or buffer.shape[0] < self.rows:
             capacity = max(_FIRST_CAPACITY, 2 * self.rows) if self.rows > 1 else 1
-            shape = (capacity, *self._index.shape)
-            self._scores[layer] = _grown(buffer, shape, torch.float32, device)
+            batch, tokens = self._index.shape
+            self._scores[layer] = _grown(buffer, (capacity, batch, tokens), torch.float32, device)
+            self._stats[layer] = _grown(self._stats.get(layer), (capacity, batch, 4), torch.float32, device)
             if self.top_k is not None:
-                self._masks[layer] = _grown(self._masks.get(layer), shape, torch.bool, device)
-        return self._scores[layer][self.rows - 1]
+                self._masks[layer] = _grown(self._masks.get(layer), (capacity, batch, tokens), torch.bool, device)
+        return self._scores[layer][self.rows - 1], self._stats[layer][self.rows - 1]
 
 
 def _grown(buffer: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

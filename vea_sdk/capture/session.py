@@ -86,17 +86,13 @@ class Session:
     @property
     def stats(self) -> Stats:
         """Image mass, peak, entropy and RAPT of every row, each [layers, batch, queries]."""
-        rows = self.attention
+        self._require_rows()
+        figures = self._recorder.stats()
         assert self._prompt.valid_tokens is not None
-        beyond = torch.tensor(self._recorder.generated, device=rows.device)
-        visible = self._prompt.valid_tokens.to(rows.device)[:, None] + beyond[None]
-        tokens = (self.image_index >= 0).sum(1).to(rows.device)
-        # Rows over vision states do not share their sum with the text, so RAPT has no meaning there either.
-        apart = self._prompt.cross_attention
-        sinks = torch.tensor(
-            [apart or layer in self._recorder.sink_layers for layer in self.layers], device=rows.device
-        )
-        return row_stats(rows, tokens, visible, sinks)
+        beyond = torch.tensor(self._recorder.generated, device=figures.device)
+        visible = self._prompt.valid_tokens.to(figures.device)[:, None] + beyond[None]
+        tokens = (self.image_index >= 0).sum(1).to(figures.device)
+        return row_stats(figures, tokens, visible, self._prompt.cross_attention)
 
     def _require_rows(self) -> None:
         if self._prompt.missing is not None:

@@ -17,7 +17,7 @@ class Stats:
     entropy: entropy of that renormalised row in nats, 0 (one token) to log m (even).
     rapt_image, rapt_text: mean attention of a section / mean attention of all tokens the query may see; 1.0 is a
         section's even share (RAPT, arXiv 2510.17771). For the last prompt token "all" is the prompt. NaN where a
-        section is empty, and in layers with attention sinks, whose rows do not sum to 1 over the tokens.
+        section is empty, and in cross-attention, whose rows hold the image alone.
     """
 
     image_mass: Tensor
@@ -27,26 +27,26 @@ class Stats:
     rapt_text: Tensor
 
 
-def row_stats(rows: Tensor, image_tokens: Tensor, visible: Tensor, sinks: Tensor) -> Stats:
-    """Figures of ``rows`` [layers, batch, queries, M].
+def row_stats(figures: Tensor, image_tokens: Tensor, visible: Tensor, cross_attention: bool) -> Stats:
+    """From the kernel's own figures of each row.
 
     Args:
-        rows: captured attention; absent tokens hold 0.
+        figures: [layers, batch, queries, 4], image mass, text mass, peak, entropy.
         image_tokens: [batch] number of image tokens.
         visible: [batch, queries] number of tokens the query may see.
-        sinks: [layers] whether the layer has attention sinks.
+        cross_attention: whether the rows lie over vision states only.
     """
-    mass = rows.sum(-1)
-    share = rows / mass.unsqueeze(-1)
-    m = image_tokens[None, :, None].to(rows.dtype)
-    total = visible[None].to(rows.dtype)
-    rapt_image = mass / m * total
-    rapt_text = (1 - mass) / (total - m) * total
-    unknown = sinks[:, None, None] | torch.zeros_like(mass, dtype=torch.bool)
+    image, text, peak, entropy = figures.unbind(-1)
+    m = image_tokens[None, :, None].to(image.dtype)
+    total = visible[None].to(image.dtype)
+    mean = (image + text) / total  # not 1 / total: attention sinks take their part
+    rapt_image, rapt_text = image / m / mean, text / (total - m) / mean
+    if cross_attention:
+        rapt_image, rapt_text = torch.full_like(image, torch.nan), torch.full_like(image, torch.nan)
     return Stats(
-        image_mass=mass,
-        peak=share.amax(-1) if rows.shape[-1] else torch.full_like(mass, torch.nan),
-        entropy=torch.special.entr(share).sum(-1),
-        rapt_image=rapt_image.masked_fill(unknown | (m == 0), torch.nan),
-        rapt_text=rapt_text.masked_fill(unknown | (total <= m), torch.nan),
+        image_mass=image,
+        peak=peak,
+        entropy=entropy,
+        rapt_image=rapt_image.masked_fill(m == 0, torch.nan),
+        rapt_text=rapt_text.masked_fill(total <= m, torch.nan),
     )

@@ -22,7 +22,7 @@ def image_attention(
     probabilities = _probabilities(a, dtype)
     heads = _at_tokens(probabilities, a.image_index)
     if stats is not None:
-        stats.copy_(_figures(heads.mean(1), probabilities.sum(-1).mean(1)))
+        stats.copy_(figures(heads.mean(1), probabilities.sum(-1).mean(1)))
     scores = heads if a.per_head else heads.mean(1)
     result = (scores * a.weight).float() if out is None else out.add_(scores.float(), alpha=a.weight)
     if a.top_k is None:
@@ -30,8 +30,9 @@ def image_attention(
     return result, topk_mask(result.mean(1) if a.per_head else result, a.top_k, a.image_index >= 0)
 
 
-def _figures(row: Tensor, total: Tensor) -> Tensor:
-    """Image mass, text mass, peak and entropy, [B, 4], of head means at the image tokens [B, M] and their total [B]."""
+def figures(row: Tensor, total: Tensor) -> Tensor:
+    """Image mass, text mass, peak and entropy, [B, 4], of the mean row at the image tokens [B, M] and its sum over all
+    keys [B]; defined at ``image_attention``."""
     mass = row.sum(-1)
     share = row / mass[:, None]
     peak = share.amax(-1) if row.shape[-1] else mass / mass
