@@ -13,6 +13,7 @@ import torch
 import transformers
 
 from tests.conformance import suite
+from tests.conformance.document import DOCUMENT, document
 from vea_sdk.adapters import support
 
 
@@ -22,7 +23,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.add_argument("--jobs", type=int, default=1, help="processes, one core each")
     parser.add_argument("--verbose", action="store_true", help="tracebacks on stderr")
-    parser.add_argument("--write", action="store_true", help="renew the support table that the package ships")
+    parser.add_argument(
+        "--write", action="store_true", help="renew the support table that the package ships, and its page"
+    )
     arguments = parser.parse_args()
     if arguments.write and arguments.model_type:
         parser.error("--write renews the whole table: name no architecture")
@@ -41,6 +44,8 @@ def main() -> int:
     print(f"{summary['captured']} captured, {summary['geometry']} with geometry, of {len(rows)}", file=sys.stderr)
     if arguments.write:
         support.TABLE.write_text(json.dumps(without_times(summary), indent=1) + "\n")
+        support.table.cache_clear()
+        DOCUMENT.write_text(document())
     if arguments.json:
         print(json.dumps(summary, indent=1))
     return int(any(value.startswith("FAILED") for row in rows for value in (row["capture"], row["geometry"])))

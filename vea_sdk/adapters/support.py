@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,4 +30,32 @@ def unverified(model_type: str) -> str:
         f"{model_type}: generic, unverified. Its image tokens and their grid are read from the configuration and the "
         f"processor's output, and their number is checked, but this architecture is not among those tested with "
         f"Transformers {tested['transformers']}. See `vea doctor --families`."
+    )
+
+
+def markdown() -> str:
+    """The table as Markdown, columns aligned; ``vea doctor --families`` and docs/families.md show the same."""
+    rows = [HEADINGS, *(_cells(row) for row in table()["architectures"])]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS) - 1)]
+    rows.insert(1, tuple("-" * width for width in (*widths, len(HEADINGS[-1]))))
+    lines = [
+        " | ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows
+    ]
+    return "\n".join(f"| {line} |" for line in lines) + "\n"
+
+
+HEADINGS = ("architecture", "capture", "eager", "float64", "geometry", "x", "y", "notes")
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """One row; the reasons, "left out: why", move to the notes."""
+    states = {name: str(row[name]).split(": ") for name in ("capture", "geometry")}
+    notes = [*row.get("flags", []), *(": ".join(rest) for _, *rest in states.values() if rest)]
+    return (
+        row["model_type"],
+        states["capture"][0],
+        *(f"{row[name]:.0e}" if name in row else "" for name in ("eager_error", "float64_error")),
+        states["geometry"][0],
+        *(f"{row[name]:.3f}" if name in row else "" for name in ("correlation_x", "correlation_y")),
+        ", ".join(notes),
     )

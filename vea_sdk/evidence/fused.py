@@ -107,7 +107,7 @@ def _parts(values: Tensor, sizes: list[tuple[int, ...]], per_picture: list[int],
         return [tile[:, None] for row, n in zip(values, per_picture, strict=True) for tile in row[:n]]
     if values.ndim != 2:
         return []
-    # Patches as Qwen-VL's processor orders them, those of one token together.
+    # Flattened patches, those that are merged into one token together.
     size, merge = image_option(processor, "patch_size"), image_option(processor, "merge_size")
     grids = [(height // (size * merge), width // (size * merge)) for height, width in sizes]
     counts = [rows * cols * merge * merge for rows, cols in grids]
