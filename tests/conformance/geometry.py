@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -49,6 +50,9 @@ def check_geometry(tiny: Tiny) -> GeometryResult:
     result = GeometryResult()
     for size in tiny.sizes:
         check_prompt(tiny, [backdrop(size)], 0, result)
+    for options in tiny.options:
+        with mock.patch.multiple(tiny.processor.image_processor, **options):
+            check_prompt(tiny, [backdrop(tiny.sizes[0])], 0, result)
     if tiny.several:
         pictures = [backdrop((70, 110)), backdrop((99, 58), seed=1)]
         for target in (0, 1):

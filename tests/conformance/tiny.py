@@ -54,6 +54,7 @@ class Tiny:
     padded: bool = True  # whether prompts can be left-padded into a batch
     no_grid: str | None = None  # why image tokens have no place on the picture
     sizes: Sequence[tuple[int, int]] = SIZES  # pictures of the geometry check
+    options: Sequence[dict[str, Any]] = ()  # further settings of the image processor, for one picture of that check
     image_keys: Callable[[Any], Tensor] | None = None  # inputs -> [B, M] key positions, default: image_token_id
     cross: bool = False  # image keys belong to cross-attention, not to the prompt
     image_tokens: Callable[[Any, Any], Tensor] | None = None  # (model, inputs) -> [B, M, hidden] for the geometry check

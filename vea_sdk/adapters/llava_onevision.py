@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vea_sdk.adapters.base import Adapter
 from vea_sdk.adapters.canvas import Canvas, raster
 from vea_sdk.adapters.geometry import ImageLayout
 from vea_sdk.adapters.llava_next import LlavaNextAdapter
@@ -31,6 +32,11 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
         most_tiles = int(self.config.vision_aspect_ratio.removeprefix("anyres_max_"))
         ratio = math.sqrt(rows * cols / (most_tiles * self.tile_side**2))
         return (int(rows // ratio), int(cols // ratio)) if ratio > 1.1 else (rows, cols)
+
+    def canvases(self, layout: ImageLayout, processor: Any) -> list[Canvas]:
+        if len(layout.grids) == 1:  # one of several: padded with the processor's mean colour, before the resize
+            return Adapter.canvases(self, layout, processor)
+        return super().canvases(layout, processor)
 
     def _one_of_several(self, original_size: tuple[int, int]) -> ImageLayout:
         side, tile = self.tile_side, self.config.vision_config.image_size

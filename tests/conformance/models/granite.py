@@ -40,7 +40,8 @@ def granite_docling() -> Tiny:
         pad_token_id=0,
     )
     model = tiny_model(hf.GraniteDoclingForConditionalGeneration, config)
-    return Tiny(model, processor, tokenizer.image_token_id, "<image>")
+    options = ({"fine_route": True}, {"crop_to_patches": False})
+    return Tiny(model, processor, tokenizer.image_token_id, "<image>", options=options)
 
 
 def added_in_the_decoder(model: Any, inputs: Any) -> Tensor:

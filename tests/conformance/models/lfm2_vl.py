@@ -50,4 +50,12 @@ def lfm2_vl() -> Tiny:
         image_token_id=tokenizer.image_token_id,
     )
     model = tiny_model(hf.Lfm2VlForConditionalGeneration, config)
-    return Tiny(model, processor, tokenizer.image_token_id, "<image>", layers=(1, 3), sizes=(*SIZES, (50, 70)))
+    return Tiny(
+        model,
+        processor,
+        tokenizer.image_token_id,
+        "<image>",
+        layers=(1, 3),
+        sizes=(*SIZES, (50, 70)),  # small enough for one tile
+        options=({"do_image_splitting": False}, {"use_thumbnail": False}),
+    )

@@ -49,4 +49,5 @@ def llama4() -> Tiny:
         image_token_index=tokenizer.patch_token_id,
     )
     model = tiny_model(hf.Llama4ForConditionalGeneration, config)
-    return Tiny(model, processor, tokenizer.patch_token_id, "<|image|>", make_inputs=in_float32)
+    options = ({"resize_to_max_canvas": True}, {"max_patches": 1})
+    return Tiny(model, processor, tokenizer.patch_token_id, "<|image|>", make_inputs=in_float32, options=options)

@@ -55,7 +55,9 @@ def minicpm(
         **{name: tokenizer.convert_tokens_to_ids(token) for name, token in ids.items()},
     )
     model = tiny_model(getattr(hf, f"{family}ForConditionalGeneration"), config)
-    return Tiny(model, processor, tokenizer.image_token_id, "<|image_pad|>", layers=(3,))
+    return Tiny(
+        model, processor, tokenizer.image_token_id, "<|image_pad|>", layers=(3,), options=({"slice_mode": False},)
+    )
 
 
 @case("minicpmv4_6")

@@ -6,6 +6,8 @@ import transformers as hf
 
 from tests.conformance.tiny import TEXT, Tiny, byte_tokenizer, case, tiny_model, without
 
+OPTIONS = ({"overlap_margins": [0, 0]}, {"overlap_margins": [4, 4]}, {"pooling_size": [3, 3]})
+
 
 @case("molmo2")
 def molmo2() -> Tiny:
@@ -49,4 +51,4 @@ def molmo2() -> Tiny:
         frame_end_token_id=ids["frame_end"],
     )
     model = tiny_model(hf.Molmo2ForConditionalGeneration, config)
-    return Tiny(model, processor, ids["im_patch"], "<|image|>", quiet="image_pooling_2d")
+    return Tiny(model, processor, ids["im_patch"], "<|image|>", quiet="image_pooling_2d", options=OPTIONS)

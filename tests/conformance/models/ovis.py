@@ -34,4 +34,10 @@ def ovis2() -> Tiny:
         vocab_size=len(tokenizer),
         hidden_size=64,
     )
-    return Tiny(tiny_model(hf.Ovis2ForConditionalGeneration, config), processor, tokenizer.atom_token_id, "<image>")
+    return Tiny(
+        tiny_model(hf.Ovis2ForConditionalGeneration, config),
+        processor,
+        tokenizer.atom_token_id,
+        "<image>",
+        options=({"crop_to_patches": False}, {"use_covering_area_grid": False}),
+    )

@@ -36,4 +36,4 @@ def perception_lm() -> Tiny:
         video_token_id=tokenizer.video_token_id,
     )
     model = tiny_model(hf.PerceptionLMForConditionalGeneration, config)
-    return Tiny(model, processor, tokenizer.image_token_id, "<|image|>")
+    return Tiny(model, processor, tokenizer.image_token_id, "<|image|>", options=({"vision_input_type": "vanilla"},))

@@ -27,7 +27,7 @@ def unlimited_ocr() -> Tiny:
                 "patch_size": patch,
                 "initializer_range": 0.1,
                 "window_size": 8,
-                "global_attn_indexes": [1],
+                "global_attn_indexes": [],
                 "mlp_dim": 48,
                 "downsample_channels": [32, 32],
             },
@@ -58,6 +58,12 @@ def unlimited_ocr() -> Tiny:
         processor,
         tokenizer.image_token_id,
         "<image>",
+        # Once the window slides, Transformers' mask lies one key too far on: the last padding token is seen, and
+        # what the layers keep of it differs between SDPA and eager attention. Within the window all is well.
+        padded=False,
         sizes=(*SIZES, (40, 46)),  # without tiles
-        largest_bias=0.6,  # strided convolutions with random kernels do not weigh their window evenly
+        options=({"crop_to_patches": False},),
+        # Two padded 3 x 3 convolutions of stride 2 look 3/8 of a token up and left of their cell, and random kernels
+        # do not weigh their window evenly.
+        largest_bias=0.6,
     )
