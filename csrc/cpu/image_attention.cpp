@@ -1,5 +1,5 @@
-// Two passes. The first reads each key once, for all query heads of its group, and leaves the scores with the maximum
-// and the sum of exponentials of every block of keys. These are joined into each head's denominator, and the second pass
+// Two passes. The first reads each key once, for all query heads of its group, and leaves exp(score - maximum of the block)
+// with the maximum and the sum of every block of keys. These are joined into each head's denominator, and the second pass
 // looks up the image tokens. Blocks are cut by size alone, never by the number of threads, so that the result has the
 // same bits on one thread and on many.
 #include <algorithm>
@@ -19,14 +19,15 @@ constexpr int64_t kThreadsFrom = 1 << 19;  // multiply-adds from which waking a 
 int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 struct BlockSum {
-    float largest;  // of the block's scores
-    float total;    // of exp(score - largest)
+    float largest;     // of the block's scores
+    float total;       // of exp(score - largest)
+    float factor = 0;  // once all blocks are joined: probability = exp(score - largest) * factor
 };
 
-struct Softmax {
-    float shift;   // probability = exp(score - shift) * factor
-    float factor;  // NaN where the head may see nothing, or met NaN
-    float mass;    // of all probabilities: 1 but for sinks
+struct Run {  // of image tokens whose keys follow each other within a block
+    int64_t token, length;
+    int64_t place;  // of the first one's exponential behind those of block 0, for the group's first head
+    int64_t block;  // -1: keys that the query may not see
 };
 
 struct Figures {  // of the mean row over some of the image tokens
@@ -70,9 +71,9 @@ public:
         const int64_t rows = p.batch * p.heads;
         thread_local Memory memory;
         queries_ = scratch(memory, rows * (padded_ + blocks_ * kBlock));
-        scores_ = queries_ + rows * padded_;
+        exponentials_ = queries_ + rows * padded_;
         sums_.resize(rows * blocks_);
-        softmax_.resize(rows);
+        masses_.resize(rows);
         if (p.stats) figures_.resize(p.batch * chunks_);
     }
 
@@ -105,9 +106,9 @@ private:
         }
     }
 
-    // [group, kBlock] scores of a block lie together: they are written and read by block.
-    float* scores(int64_t b, int64_t group, int64_t block) const {
-        return scores_ + ((b * p.kv_heads + group) * blocks_ + block) * group_ * kBlock;
+    // [group, kBlock] exponentials of a block lie together: they are written and read by block.
+    float* exponentials(int64_t b, int64_t group, int64_t block) const {
+        return exponentials_ + ((b * p.kv_heads + group) * blocks_ + block) * group_ * kBlock;
     }
 
     BlockSum* sums(int64_t b, int64_t h) { return sums_.data() + (b * p.heads + h) * blocks_; }
@@ -137,38 +138,63 @@ private:
             float* row = rows + i * kBlock;
             const float largest = loops_.shape(row, n, p.softcap, biased ? bias : nullptr);
             const float shift = largest == minus_infinity() ? 0 : largest;
-            sums(b, first + i)[block] = {largest, loops_.exp_sum(row, n, shift, scores(b, group, block) + i * kBlock)};
+            float* to = exponentials(b, group, block) + i * kBlock;
+            sums(b, first + i)[block] = {largest, loops_.exponentials(row, n, shift, to)};
         }
     }
 
     void join_blocks(int64_t b) {
         for (int64_t h = 0; h < p.heads; ++h) {
-            const BlockSum* blocks = sums(b, h);
+            BlockSum* blocks = sums(b, h);
             const float sink = p.sinks ? load_float(p.sinks.data, p.sinks.dtype, h * p.sinks.stride[0]) : minus_infinity();
             float largest = sink;
             for (int64_t i = 0; i < blocks_; ++i) largest = std::max(blocks[i].largest, largest);
             double visible = 0;
             for (int64_t i = 0; i < blocks_; ++i) visible += blocks[i].total * std::exp(blocks[i].largest - largest);
             const double total = visible + (p.sinks ? std::exp(sink - largest) : 0);
-            softmax_[b * p.heads + h] = {largest, float(1 / total), float(visible / total)};
+            for (int64_t i = 0; i < blocks_; ++i) blocks[i].factor = float(std::exp(blocks[i].largest - largest) / total);
+            masses_[b * p.heads + h] = float(visible / total);
         }
+    }
+
+    // The up to kBlock image tokens from `begin` on, as runs. Mostly they lie in one piece, and copying beats looking up.
+    int64_t find_runs(int64_t b, int64_t begin, int64_t n, Run* runs) const {
+        int64_t count = 0;
+        for (int64_t j = 0; j < n; ++j) {
+            const int64_t t = token(b, begin + j) - ranges_[b].begin;
+            const bool visible = t >= 0 && t < ranges_[b].end - ranges_[b].begin;
+            const int64_t block = visible ? t / kBlock : -1;
+            const int64_t place = visible ? block * group_ * kBlock + t % kBlock : 0;
+            Run* last = runs + count - 1;
+            if (count > 0 && last->block == block && (!visible || last->place + last->length == place)) {
+                ++last->length;
+            } else {
+                runs[count++] = {j, 1, place, block};
+            }
+        }
+        return count;
     }
 
     // The mean over heads (or each head) at up to kBlock image tokens from `begin` on.
     void look_up(int64_t b, int64_t begin) {
         const int64_t n = std::min(kBlock, p.tokens - begin);
-        int64_t place[kBlock];  // of the token's score behind scores(b, group, 0), for the group's first head
-        for (int64_t j = 0; j < n; ++j) {
-            const int64_t t = token(b, begin + j) - ranges_[b].begin;
-            const bool visible = t >= 0 && t < ranges_[b].end - ranges_[b].begin;
-            place[j] = visible ? t / kBlock * group_ * kBlock + t % kBlock : -1;
-        }
-        alignas(64) float at_tokens[kBlock] = {}, probability[kBlock] = {}, sum[kBlock] = {};
+        Run runs[kBlock];
+        const int64_t count = find_runs(b, begin, n, runs);
+        float probability[kBlock] = {}, sum[kBlock] = {};
         for (int64_t h = 0; h < p.heads; ++h) {
-            const float* row = scores(b, h / group_, 0) + h % group_ * kBlock;
-            for (int64_t j = 0; j < n; ++j) at_tokens[j] = place[j] < 0 ? minus_infinity() : row[place[j]];
-            const Softmax& softmax = softmax_[b * p.heads + h];
-            loops_.add_probabilities(at_tokens, n, softmax.shift, softmax.factor, probability);
+            const float* row = exponentials(b, h / group_, 0) + h % group_ * kBlock;
+            const BlockSum* blocks = sums(b, h);
+            const float unseen = 0 * masses_[b * p.heads + h];  // NaN in a spoilt row
+            for (const Run* run = runs; run < runs + count; ++run) {
+                float* to = probability + run->token;
+                if (run->block < 0) {
+                    for (int64_t j = 0; j < run->length; ++j) to[j] += unseen;
+                } else if (run->length < 16) {
+                    for (int64_t j = 0; j < run->length; ++j) to[j] += row[run->place + j] * blocks[run->block].factor;
+                } else {
+                    loops_.add_scaled(row + run->place, run->length, blocks[run->block].factor, to);
+                }
+            }
             if (p.per_head) {
                 write(b, h, begin, n, probability, p.weight);
                 for (int64_t j = 0; j < n; ++j) sum[j] += probability[j];
@@ -192,7 +218,7 @@ private:
             all.peak = std::max(all.peak, part.peak);
         }
         double total = 0;
-        for (int64_t h = 0; h < p.heads; ++h) total += softmax_[b * p.heads + h].mass / double(p.heads);
+        for (int64_t h = 0; h < p.heads; ++h) total += masses_[b * p.heads + h] / double(p.heads);
         const double text = total - all.mass;
         float* stats = p.stats + b * 4;
         stats[0] = float(all.mass);
@@ -233,10 +259,10 @@ private:
     int64_t chunks_;      // of image tokens per sample
     std::vector<KeyRange> ranges_;
     std::vector<BlockSum> sums_;    // [B, Hq, blocks_]
-    std::vector<Softmax> softmax_;  // [B, Hq]
+    std::vector<float> masses_;     // [B, Hq] sum of all probabilities: 1 but for sinks; NaN spoils the row
     std::vector<Figures> figures_;  // [B, chunks_]
     float* queries_;  // [B, Hq, padded_]
-    float* scores_;   // [B, Hkv, blocks_, group_, kBlock]
+    float* exponentials_;  // [B, Hkv, blocks_, group_, kBlock]
 };
 
 }  // namespace

@@ -217,7 +217,7 @@ void dots(const float* queries, int64_t heads, const void* keys, Dtype dtype, in
     }
 }
 
-// The three loops below go in whole vectors, so their arrays have room up to the next multiple of kLanes.
+// The next two loops go in whole vectors, so their arrays have room up to the next multiple of kLanes.
 
 float shape(float* scores, int64_t n, float softcap, const float* bias) {
     const Floats none = splat(minus_infinity());
@@ -241,25 +241,24 @@ float shape(float* scores, int64_t n, float softcap, const float* bias) {
     return result;
 }
 
-float exp_sum(const float* scores, int64_t n, float shift, float* copy) {
+float exponentials(const float* scores, int64_t n, float shift, float* to) {
     Floats total = {};
     for (int64_t i = 0; i < n; i += W) {
-        const Floats s = load<Floats>(scores + i);
-        total += exponential(s - shift);
-        store(copy + i, s);
+        const Floats e = exponential(load<Floats>(scores + i) - shift);
+        total += e;
+        store(to + i, e);
     }
     return sum(total);
 }
 
-void add_probabilities(const float* scores, int64_t n, float shift, float factor, float* probability) {
-    for (int64_t i = 0; i < n; i += W) {
-        const Floats p = exponential(load<Floats>(scores + i) - shift);
-        store(probability + i, load<Floats>(probability + i) + p * factor);
-    }
+void add_scaled(const float* values, int64_t n, float factor, float* sums) {
+    int64_t i = 0;
+    for (; i + W <= n; i += W) store(sums + i, load<Floats>(sums + i) + load<Floats>(values + i) * factor);
+    for (; i < n; ++i) sums[i] += values[i] * factor;
 }
 
 }  // namespace
 
-const InnerLoops VEA_TABLE = {dots, shape, exp_sum, add_probabilities};
+const InnerLoops VEA_TABLE = {dots, shape, exponentials, add_scaled};
 
 }  // namespace vea

@@ -21,11 +21,11 @@ struct InnerLoops {
     // Returns the largest, and fills what remains of the last vector with -infinity.
     float (*shape)(float* scores, int64_t n, float softcap, const float* bias);
 
-    // The sum of exp(score - shift); the scores are copied on the way.
-    float (*exp_sum)(const float* scores, int64_t n, float shift, float* copy);
+    // to[t] = exp(score[t] - shift); returns their sum.
+    float (*exponentials)(const float* scores, int64_t n, float shift, float* to);
 
-    // probability[t] += exp(score[t] - shift) * factor.
-    void (*add_probabilities)(const float* scores, int64_t n, float shift, float factor, float* probability);
+    // sums[t] += values[t] * factor.
+    void (*add_scaled)(const float* values, int64_t n, float factor, float* sums);
 };
 
 extern const InnerLoops kPortable;

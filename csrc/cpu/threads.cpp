@@ -1,11 +1,14 @@
 #include "threads.h"
 
+#include <dlfcn.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 namespace vea {
 namespace {
@@ -26,13 +29,20 @@ public:
         std::unique_lock lock(mutex_);
         seats_ = 0;  // a worker that wakes up late finds the job closed
         done_.wait(lock, [this] { return active_ == 0; });
+        if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
     }
 
     std::mutex in_use;  // one job at a time
 
 private:
     void take(const std::function<void(int64_t)>& task, int64_t tasks) {
-        for (int64_t i = next_++; i < tasks; i = next_++) task(i);
+        try {
+            for (int64_t i = next_++; i < tasks; i = next_++) task(i);
+        } catch (...) {  // no memory: the caller hears of it once all workers have let go of the task
+            next_ = tasks;
+            std::lock_guard lock(mutex_);
+            failure_ = std::current_exception();
+        }
     }
 
     void work() {
@@ -57,6 +67,7 @@ private:
     int active_ = 0;   // workers inside the job
     const std::function<void(int64_t)>* task_ = nullptr;
     int64_t tasks_ = 0;
+    std::exception_ptr failure_;
     std::atomic<int64_t> next_{0};
 };
 
@@ -74,11 +85,45 @@ Pool& pool() {
     return *current;
 }
 
+// The threads of the OpenMP library that torch has loaded, if any: they are awake from torch's last operation, and a
+// second set of threads would compete with them for the cores. All of its kinds know this entry of GCC's.
+using Parallel = void (*)(void (*body)(void*), void* data, unsigned threads, unsigned flags);
+
+Parallel team_of_torch() {
+    static const pid_t owner = getpid();
+    static const auto found = reinterpret_cast<Parallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+    return owner == getpid() ? found : nullptr;  // its threads do not survive a fork
+}
+
+struct Job {
+    const std::function<void(int64_t)>& task;
+    const int64_t tasks;
+    std::atomic<int64_t> next{0};
+    std::mutex mutex;
+    std::exception_ptr failure;
+
+    void work() {
+        try {
+            for (int64_t i = next++; i < tasks; i = next++) task(i);
+        } catch (...) {
+            next = tasks;
+            std::lock_guard lock(mutex);
+            failure = std::current_exception();
+        }
+    }
+};
+
 }  // namespace
 
 void parallel_for(int threads, int64_t tasks, const std::function<void(int64_t)>& task) {
     if (threads > tasks) threads = int(tasks);
     if (threads > 1) {
+        if (const Parallel team = team_of_torch()) {
+            Job job{task, tasks, 0, {}, {}};
+            team([](void* data) { static_cast<Job*>(data)->work(); }, &job, unsigned(threads), 0);
+            if (job.failure) std::rethrow_exception(job.failure);
+            return;
+        }
         Pool& shared = pool();
         std::unique_lock alone(shared.in_use, std::try_to_lock);
         if (alone) return shared.run(threads, tasks, task);

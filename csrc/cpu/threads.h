@@ -1,5 +1,6 @@
-// A small pool of threads of our own. Linking OpenMP would bring a second runtime beside torch's bundled one,
-// each with its own spinning workers; ours sleep when there is nothing to do.
+// Loops over threads: on torch's own where its OpenMP library can be found in the process, else on a small pool of ours,
+// whose threads sleep when there is nothing to do. We link no OpenMP ourselves: that would bring a second runtime beside
+// the one in torch's wheel.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +9,8 @@
 namespace vea {
 
 // Calls task(0) .. task(tasks - 1) on at most `threads` threads, the caller among them, and returns when all are done.
-// Which thread runs a task is open, so tasks must write to places of their own. Tasks must not throw.
+// Which thread runs a task is open, so tasks must write to places of their own. What a task throws
+// reaches the caller, after the tasks that had begun.
 void parallel_for(int threads, int64_t tasks, const std::function<void(int64_t)>& task);
 
 }  // namespace vea

@@ -57,7 +57,8 @@ def image_attention(
         window: only the last ``window`` valid keys count: t ≥ key_stop - window.
         sinks: [Hq] logits that join the denominator only.
         position_bias: [B|1, Hq|1, Lq|1, ≥Lk] float, added after the softcap.
-        out: float32 of the result's shape, rows of any stride: out += weight·scores, and it is returned.
+        out: float32 of the result's shape, rows of any stride: out += weight·scores, and it is returned. It must not
+            share memory with another argument.
         weight: factor on the scores, with and without ``out``.
         top_k: also return the mask of the k largest returned scores (of their head mean with ``per_head``);
             ties go to the lower index, NaN and -1 positions are never selected.
