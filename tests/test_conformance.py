@@ -26,20 +26,33 @@ def states(rows: list[dict[str, Any]]) -> dict[str, tuple[str, str]]:
     return {row["model_type"]: (row["capture"], row["geometry"]) for row in rows}
 
 
-@pytest.mark.slow
-def test_every_architecture() -> None:
+def run_suite(*arguments: str, minutes: int) -> list[dict[str, Any]]:
     """A process of its own: the stand-in for torchvision has to be there before Transformers is imported."""
     run = subprocess.run(
-        [sys.executable, "-m", "tests.conformance", "--json", "--jobs", "2"],
+        [sys.executable, "-m", "tests.conformance", "--json", *arguments],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=60 * MINUTES,
+        timeout=60 * minutes,
     )
     assert run.returncode == 0, run.stderr[-4000:]
-    result = json.loads(run.stdout)
-    rows = result["architectures"]
+    rows: list[dict[str, Any]] = json.loads(run.stdout)["architectures"]
+    return rows
+
+
+def test_the_ways_to_look() -> None:
+    """One architecture of each kind: merged and cross-attention, own code, indexer, embeddings, masks, tiles."""
+    kinds = ["t5gemma2", "idefics", "git", "dots3_note", "blip-2", "kosmos-2.5", "idefics3", "qwen3_5"]
+    found = states(run_suite(*kinds, minutes=5))
+    assert {name: capture for name, (capture, _) in found.items()} == dict.fromkeys(kinds, "ok")
+    without_grid = {name for name, (_, geometry) in found.items() if geometry != "ok"}
+    assert without_grid == {"blip-2", "kosmos-2.5"}
+
+
+@pytest.mark.slow
+def test_every_architecture() -> None:
+    rows = run_suite("--jobs", "2", minutes=MINUTES)
     assert set(states(rows)) == set(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
     assert sum(row["capture"] == "ok" and row["eager_error"] <= 1e-5 for row in rows) >= 88
     assert all(row["float64_error"] <= 2e-6 for row in rows if row["capture"] == "ok")

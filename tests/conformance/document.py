@@ -19,7 +19,8 @@ captured, {geometry} have a verified geometry. Each is a tiny random-weight mode
 
 - **capture**: the captured rows, under SDPA, for the prompt and three decode steps, alone, left-padded and with two
   pictures of different size where the architecture allows it. *eager*: largest difference from the weights of its own
-  eager attention in float32 (limit 1e-5). *float64*: from a float64 softmax of the same q and k (limit 2e-6).
+  eager attention in float32 (limit 1e-5); it is 0 where a model computes attention by its own code, whose weights are
+  read as they are. *float64*: from a float64 softmax of the same q and k (limit 2e-6).
 - **geometry**: regions of the picture are repainted, and the image tokens that move must lie where the layout says;
   *x*, *y*: least correlation of the two places (limit 0.97). "none": the tokens have no place, `.map()` says why.
 - "generic, unverified": read from the configuration and the processor's output, its token count checked, not tested.
