@@ -12,8 +12,11 @@ from vea_sdk.adapters.aya_vision import AyaVisionAdapter
 from vea_sdk.adapters.base import Adapter, model_type
 from vea_sdk.adapters.blip import BlipAdapter, GitAdapter
 from vea_sdk.adapters.cohere import Cohere2VisionAdapter
+from vea_sdk.adapters.emu3 import Emu3Adapter
 from vea_sdk.adapters.florence2 import Florence2Adapter
+from vea_sdk.adapters.fuyu import FuyuAdapter
 from vea_sdk.adapters.gemma3 import Gemma3Adapter
+from vea_sdk.adapters.gemma4 import Gemma4Adapter
 from vea_sdk.adapters.generic import GenericAdapter
 from vea_sdk.adapters.glm5_next import Glm5NextAdapter
 from vea_sdk.adapters.granite import Granite4VisionAdapter, GraniteDoclingAdapter
@@ -111,8 +114,11 @@ for _cls in (
     AyaVisionAdapter,
     BlipAdapter,
     Cohere2VisionAdapter,
+    Emu3Adapter,
     Florence2Adapter,
+    FuyuAdapter,
     Gemma3Adapter,
+    Gemma4Adapter,
     GitAdapter,
     Glm5NextAdapter,
     Granite4VisionAdapter,
