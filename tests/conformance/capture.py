@@ -91,7 +91,7 @@ def compare(name: str, tiny: Tiny, inputs: Any, result: CaptureResult) -> None:
     keys = tiny.keys(inputs)
     if not torch.equal(session.image_index, keys):
         raise Mismatch(f"{name}: image tokens at {session.image_index.tolist()}, not {keys.tolist()}")
-    prompt = None if tiny.cross else inputs["input_ids"].shape[1]
+    prompt = None if tiny.cross or tiny.prompt_stays else inputs["input_ids"].shape[1]
     truth = at_image(eager, keys, prompt)
     if captured.shape != truth.shape:
         raise Mismatch(f"{name}: captured {tuple(captured.shape)}, the model made {tuple(truth.shape)}")

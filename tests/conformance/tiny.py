@@ -63,6 +63,7 @@ class Tiny:
     largest_bias: float = 0.25  # tokens; about 0.1 is the picture's own rounding, more is a layout that is shifted
     eager_tolerance: float = 1e-5  # a larger one needs its reason beside it
     weights_at: int = 1  # where the eager attention module's output holds its weights
+    prompt_stays: bool = False  # sliding layers forget generated tokens only
     merged: bool = False  # keys of the prompt's encoder follow the decoder's own in one softmax
 
     def inputs(self, pictures: Sequence[Sequence[Image.Image]], texts: Sequence[str]) -> Any:

@@ -36,6 +36,9 @@ class Adapter:
     """What the model's own forward puts before the names of the decoder's arguments: "decoder_" where it also feeds an
     encoder."""
 
+    prompt_stays: ClassVar[bool] = False
+    """Whether sliding layers forget generated tokens only, and the keys of the prompt keep their places."""
+
     def __init__(self, model: nn.Module) -> None:
         self.model = unwrap(model)
         self.config: Any = getattr(self.model, "config", None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from vea_sdk.adapters.base import Adapter
 from vea_sdk.adapters.canvas import Canvas, raster
@@ -12,9 +12,11 @@ from vea_sdk.adapters.options import image_option, size_option
 
 
 class UnlimitedOcrAdapter(Adapter):
-    """Line ends and the separator are placeholders, too. Pictures no larger than a tile have no tiles."""
+    """Line ends and the separator are placeholders, too. Pictures no larger than a tile have no tiles. Attention slides
+    over generated tokens only."""
 
     model_types = ("unlimited_ocr",)
+    prompt_stays: ClassVar[bool] = True
 
     def lay_out(
         self, inputs: Mapping[str, Any], image_sizes: Sequence[tuple[int, int]], processor: Any

@@ -28,6 +28,7 @@ class Step:
     device: torch.device
     cross: bool = False  # the keys are vision states, not the tokens fed
     states: int | None = None  # keys of an encoder, where they follow the decoder's own in one softmax
+    prompt_stays: bool = False  # no sliding cache forgets keys of the prompt
 
     def row(self, call_queries: int) -> Tensor | None:
         """Row to read [B] of a call with so many queries, None = the last.
@@ -43,7 +44,7 @@ class Step:
         """How many of its first keys a sliding cache has forgotten; negative where other keys come first."""
         if self.states is not None:
             return self.states - call_keys
-        return 0 if self.cross else max(self.seen - call_keys, 0)
+        return 0 if self.cross or self.prompt_stays else max(self.seen - call_keys, 0)
 
     def key_stop(self, call_keys: int) -> Tensor | None:
         """End of the keys a causal query without a mask may see: its own row, SDPA aligns both at the top left."""
@@ -105,7 +106,8 @@ class PromptTracker:
                 self.valid_tokens = torch.full((batch,), self.seen, dtype=torch.int64, device=device)
         kind: Literal["prompt", "generated"] = "generated" if generated else "prompt"
         states = int(fed["encoder_hidden_states"].shape[1]) if self._merged else None
-        return Step(kind, batch, length, self.seen, query_index, device, self.cross_attention, states)
+        stays = self._adapter.prompt_stays
+        return Step(kind, batch, length, self.seen, query_index, device, self.cross_attention, states, stays)
 
     def _locate(self, batch: int, length: int, past: int, fed: Mapping[str, Any], device: torch.device) -> None:
         """Find the image keys once per prompt: the one moment at which the host reads from the device."""

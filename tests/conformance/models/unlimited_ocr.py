@@ -61,6 +61,7 @@ def unlimited_ocr() -> Tiny:
         # Once the window slides, Transformers' mask lies one key too far on: the last padding token is seen, and
         # what the layers keep of it differs between SDPA and eager attention. Within the window all is well.
         padded=False,
+        prompt_stays=True,
         sizes=(*SIZES, (40, 46)),  # without tiles
         options=({"crop_to_patches": False},),
         # Two padded 3 x 3 convolutions of stride 2 look 3/8 of a token up and left of their cell, and random kernels
