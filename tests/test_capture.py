@@ -18,6 +18,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterf
 import vea_sdk as vea
 from vea_sdk.capture import interception
 from vea_sdk.capture.call import from_interface
+from vea_sdk.capture.prompt import Step
 from vea_sdk.errors import CaptureError, ImageTokenError, InvalidInputError, LayerError, UnsupportedModelError
 
 TOLERANCE = 2e-6  # float32: two orders of summation over at most a few hundred keys
@@ -545,3 +546,14 @@ def test_calls_that_hide_their_mask_or_keys_are_refused() -> None:
         from_interface(nn.Identity(), q, q, object(), {}, "flex_attention")
     with pytest.raises(CaptureError, match="generate_batch"):
         from_interface(nn.Identity(), q, q, None, {"cache": object()}, "sdpa")
+
+
+def test_a_layer_may_get_the_end_of_the_prompt_only() -> None:
+    def step(*last_tokens: int) -> Step:
+        return Step("prompt", len(last_tokens), 10, 10, torch.tensor(last_tokens), torch.device("cpu"))
+
+    assert step(9, 7).row(10).tolist() == [9, 7]
+    assert step(9, 9).row(1).tolist() == [0, 0]
+    assert step(9, 8).row(3).tolist() == [2, 1]
+    with pytest.raises(CaptureError, match="left"):
+        step(9, 7).row(1)

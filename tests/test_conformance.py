@@ -42,8 +42,9 @@ def run_suite(*arguments: str, minutes: int) -> list[dict[str, Any]]:
 
 
 def test_the_ways_to_look() -> None:
-    """One architecture of each kind: merged and cross-attention, own code, indexer, embeddings, masks, tiles."""
-    kinds = ["t5gemma2", "idefics", "git", "dots3_note", "blip-2", "kosmos-2.5", "idefics3", "qwen3_5"]
+    """One architecture of each kind: merged and cross-attention, own code, indexer, embeddings, masks, tiles, keys that
+    layers share."""
+    kinds = ["t5gemma2", "idefics", "git", "dots3_note", "blip-2", "kosmos-2.5", "idefics3", "qwen3_5", "gemma4"]
     found = states(run_suite(*kinds, minutes=5))
     assert {name: capture for name, (capture, _) in found.items()} == dict.fromkeys(kinds, "ok")
     without_grid = {name for name, (_, geometry) in found.items() if geometry != "ok"}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vea_sdk.adapters import Adapter
-from vea_sdk.errors import ImageTokenError, InvalidInputError
+from vea_sdk.errors import CaptureError, ImageTokenError, InvalidInputError
 
 ImagePositions = Tensor | Sequence[int] | Sequence[Sequence[int]]
 
@@ -38,7 +38,13 @@ class Step:
         """
         if self.query_index is None or self.cross or call_queries >= self.length:
             return self.query_index
-        return self.query_index - (self.length - call_queries)
+        row = self.query_index - (self.length - call_queries)
+        if row.device.type == "cpu" and bool((row < 0).any()):  # elsewhere such a row becomes NaN: no waiting here
+            raise CaptureError(
+                f"a layer was given only the last {call_queries} of {self.length} tokens, and in one of the prompts "
+                'the last one is padding. Pad prompts on the left (padding_side="left"), as generate() needs them.'
+            )
+        return row
 
     def dropped(self, call_keys: int) -> int:
         """How many of its first keys a sliding cache has forgotten; negative where other keys come first."""
