@@ -56,7 +56,9 @@ def kernels(tmp_path_factory):
     return loaded
 
 
-def run(kernels, query, key, image_index, query_index=None, *, out=None, top_k=None, per_head=False, stats=None, **options):
+def run(
+    kernels, query, key, image_index, query_index=None, *, out=None, top_k=None, per_head=False, stats=None, **options
+):
     a = Arguments(
         query, key, image_index, query_index, options.get("scale", query.shape[-1] ** -0.5),
         *(options.get(name) for name in ("key_start", "key_stop", "mask", "softcap", "window", "sinks")),

@@ -91,7 +91,7 @@ class Recorder:
         return _stack([self._masks[layer] for layer in self.layers], self.rows)
 
     def stats(self) -> Tensor:
-        """Image mass, text mass, peak and entropy of all rows, [layers, batch, rows, 4], on the first layer's device."""
+        """Image mass, text mass, peak and entropy of all rows: [layers, batch, rows, 4] on the first layer's device."""
         return _stack([self._stats[layer] for layer in self.layers], self.rows)
 
     def complete(self) -> bool:

@@ -1,0 +1,79 @@
+"""Every adapter of this package. The registry imports it at first need: there are many, and most runs use one."""
+
+from __future__ import annotations
+
+from vea_sdk.adapters.aya_vision import AyaVisionAdapter
+from vea_sdk.adapters.base import Adapter
+from vea_sdk.adapters.blip import BlipAdapter, GitAdapter
+from vea_sdk.adapters.cohere import Cohere2VisionAdapter
+from vea_sdk.adapters.emu3 import Emu3Adapter
+from vea_sdk.adapters.florence2 import Florence2Adapter
+from vea_sdk.adapters.fuyu import FuyuAdapter
+from vea_sdk.adapters.gemma3 import Gemma3Adapter
+from vea_sdk.adapters.gemma4 import Gemma4Adapter
+from vea_sdk.adapters.glm5_next import Glm5NextAdapter
+from vea_sdk.adapters.granite import Granite4VisionAdapter, GraniteDoclingAdapter
+from vea_sdk.adapters.hunyuan import HunYuanVLAdapter
+from vea_sdk.adapters.idefics import Idefics3Adapter
+from vea_sdk.adapters.idefics1 import IdeficsAdapter
+from vea_sdk.adapters.inkling import InklingAdapter
+from vea_sdk.adapters.internvl import InternVLAdapter
+from vea_sdk.adapters.kimi import KimiAdapter
+from vea_sdk.adapters.lfm2_vl import Lfm2VlAdapter
+from vea_sdk.adapters.llama4 import Llama4Adapter
+from vea_sdk.adapters.llava import LlavaAdapter
+from vea_sdk.adapters.llava_next import LlavaNextAdapter
+from vea_sdk.adapters.llava_onevision import LlavaOnevisionAdapter
+from vea_sdk.adapters.minicpm import MiniCPMVAdapter
+from vea_sdk.adapters.mllama import MllamaAdapter
+from vea_sdk.adapters.molmo2 import Molmo2Adapter
+from vea_sdk.adapters.ovis import Ovis2Adapter
+from vea_sdk.adapters.perception_lm import PerceptionLMAdapter
+from vea_sdk.adapters.pix2struct import Pix2StructAdapter
+from vea_sdk.adapters.qwen_vl import QwenVLAdapter
+from vea_sdk.adapters.resampled import KosmosAdapter, QFormerAdapter, ResampledAdapter
+from vea_sdk.adapters.step import Step3p7Adapter
+from vea_sdk.adapters.t5gemma2 import T5Gemma2Adapter
+from vea_sdk.adapters.unlimited_ocr import UnlimitedOcrAdapter
+from vea_sdk.adapters.vision_encoder import PPFormulaNetAdapter, VisionEncoderDecoderAdapter
+
+ADAPTERS: tuple[type[Adapter], ...] = (
+    AyaVisionAdapter,
+    BlipAdapter,
+    Cohere2VisionAdapter,
+    Emu3Adapter,
+    Florence2Adapter,
+    FuyuAdapter,
+    Gemma3Adapter,
+    Gemma4Adapter,
+    GitAdapter,
+    Glm5NextAdapter,
+    Granite4VisionAdapter,
+    GraniteDoclingAdapter,
+    HunYuanVLAdapter,
+    Idefics3Adapter,
+    IdeficsAdapter,
+    InklingAdapter,
+    InternVLAdapter,
+    KimiAdapter,
+    KosmosAdapter,
+    Lfm2VlAdapter,
+    Llama4Adapter,
+    LlavaAdapter,
+    LlavaNextAdapter,
+    LlavaOnevisionAdapter,
+    MiniCPMVAdapter,
+    MllamaAdapter,
+    Molmo2Adapter,
+    Ovis2Adapter,
+    PPFormulaNetAdapter,
+    PerceptionLMAdapter,
+    Pix2StructAdapter,
+    QFormerAdapter,
+    QwenVLAdapter,
+    ResampledAdapter,
+    Step3p7Adapter,
+    T5Gemma2Adapter,
+    UnlimitedOcrAdapter,
+    VisionEncoderDecoderAdapter,
+)
