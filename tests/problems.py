@@ -55,10 +55,16 @@ class Problem:
         options = {name: move(value) for name, value in self.options.items()}
         return replace(self, **{k: move(v) for k, v in vars(self).items() if k != "options"}, options=options)
 
-    def call(self, function: Any) -> tuple[Tensor, Tensor | None]:
+    def call(self, function: Any, stats: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """(scores, mask or None) of ``function``, which has the signature of ``ops.image_attention``."""
         result = function(
-            *self.tensors(), **self.options, out=self.out, weight=self.weight, top_k=self.top_k, per_head=self.per_head
+            *self.tensors(),
+            **self.options,
+            out=self.out,
+            weight=self.weight,
+            top_k=self.top_k,
+            per_head=self.per_head,
+            stats=stats,
         )
         return result if self.top_k is not None else (result, None)
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from oracle import Rows, numbers
+from oracle import Rows, check_figures, numbers
 from problems import Problem, cases, layouts, problems
 from tolerances import ATTENTION, ATTENTION_FACTOR, FLOOR, SCORE_SHARE, TOPK_BAND
 
@@ -107,13 +108,19 @@ def check_out(p: Problem, call) -> tuple[torch.Tensor, torch.Tensor | None]:
 @settings(draws, max_examples=cases(3400))
 @given(problems())
 def test_drawn_calls(p):
+    stats = torch.full((len(p.query), 4), 7.0)
+
     def call():
-        return p.call(ops.image_attention) if p.out is None else check_out(p, lambda: p.call(ops.image_attention))
+        run = partial(p.call, ops.image_attention, stats)
+        return run() if p.out is None else check_out(p, run)
 
     scores, chosen = on_threads(1, call)
+    figures = stats.clone()
     again, chosen_again = on_threads(2, call)
     assert identical(scores, again)
+    assert identical(figures, stats)
     check_scores(p, scores)
+    check_figures(stats, Rows(p.query, p.key, p.query_index, **p.options).figures(p.image_index))
     if chosen is not None:
         assert identical(chosen, chosen_again)
         mean = numbers(scores).mean(1) if p.per_head else numbers(scores)
