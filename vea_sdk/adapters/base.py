@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from vea_sdk.adapters.call import AttentionCall
 from vea_sdk.adapters.canvas import Canvas
 from vea_sdk.adapters.geometry import ImageLayout, check_size
 from vea_sdk.adapters.modules import attention_of, decoder_layers, decoder_of, unwrap
@@ -20,8 +21,8 @@ class Adapter:
     """One architecture's facts. The base class serves any decoder whose blocks hold one attention module.
 
     For a model of your own, override what differs: ``attention_modules`` and ``image_positions`` for capture,
-    ``lay_out`` for maps on the picture; name the ``config.model_type`` values in ``model_types`` and call
-    ``vea_sdk.adapters.register``.
+    ``returned_weights`` or ``attention_call`` where attention is hidden, ``lay_out`` for maps on the picture; name
+    the ``config.model_type`` values in ``model_types`` and call ``vea_sdk.adapters.register``.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ()
@@ -80,6 +81,15 @@ class Adapter:
     def returned_weights(self, output: Any) -> Tensor | None:
         """The weights [B, heads, queries, keys] in what an attention module returned, where it computes them itself
         instead of calling an attention function; None where it does not."""
+        return None
+
+    def attention_call(self, module: nn.Module, inputs: Mapping[str, Any], output: Any) -> AttentionCall | None:
+        """Query and keys of an attention module whose kernel hides them; None where nothing is hidden.
+
+        Asked after the module's forward, and only where no attention function was called. ``inputs``: the named
+        arguments of that forward; ``output``: what it returned. The query holds every token of the pass, the keys
+        those of the cache, too. ``causal=True`` is for a pass without earlier keys: it lets row i see keys 0 to i.
+        """
         return None
 
     @property

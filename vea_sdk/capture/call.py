@@ -1,34 +1,20 @@
-"""One attention call, reduced to what the row of one query depends on.
+"""From an attention function's arguments to an ``AttentionCall``, and from eager weights to a row.
 
 Three sources lead here: Transformers' attention functions, a direct ``scaled_dot_product_attention``, and the weights
-that an eager attention returns. Each keeps the model's own scaling, mask, softcap, sinks, window and position bias.
+that an eager attention returns. Each keeps the model's own scaling, mask, softcap, sinks, window and position bias. The
+fourth, an adapter, makes its ``AttentionCall`` itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vea_sdk.adapters import AttentionCall
 from vea_sdk.errors import CaptureError
-
-
-@dataclass(frozen=True)
-class AttentionCall:
-    """Query and keys of one call, after rotary embedding, q/k norm and cache update."""
-
-    query: Tensor  # [B, Hq, Lq, D]
-    key: Tensor  # [B, Hkv, Lk, D]
-    mask: Tensor | None = None  # [B|1, H|1, Lq|1, >=Lk] bool or additive
-    causal: bool = False  # query row i sees keys 0..i; only meaningful without a mask
-    scale: float | None = None
-    softcap: float | None = None
-    window: int | None = None
-    sinks: Tensor | None = None  # [Hq]
-    position_bias: Tensor | None = None  # [B|1, H|1, Lq|1, >=Lk]
 
 
 def from_interface(

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from vea_sdk.capture.call import AttentionCall, from_interface, from_sdpa
+from vea_sdk.adapters import AttentionCall
+from vea_sdk.capture.call import from_interface, from_sdpa
 
 
 class Observer(Protocol):

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from vea_sdk import ops
-from vea_sdk.capture.call import AttentionCall, row_from_weights
+from vea_sdk.adapters import AttentionCall
+from vea_sdk.capture.call import row_from_weights
 from vea_sdk.capture.prompt import Step
 from vea_sdk.ops.plain import figures
 

@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from vea_sdk.adapters import Adapter
+from vea_sdk.adapters import Adapter, AttentionCall
 from vea_sdk.capture import interception
-from vea_sdk.capture.call import AttentionCall
 from vea_sdk.capture.prompt import PromptTracker, Step
 from vea_sdk.capture.recorder import Recorder
-from vea_sdk.errors import CaptureError
+from vea_sdk.errors import CaptureError, InvalidInputError
 
 Queries = Literal["last", "generated", "all"]
 
@@ -57,6 +57,7 @@ class Watch:
         self._fed: dict[str, Any] = {}  # the same of the decoder's call, with the outer ids and padding
         self._step: Step | None = None
         self._current: nn.Module | None = None  # attention module between its pre- and post-hook
+        self._inputs: dict[str, Any] = {}  # its named arguments
         self._read: str | None = None  # where that module was read
         self._generated = 0
         # Encoder and decoder have ids and padding each; generate() runs the encoder alone, before any pass.
@@ -93,6 +94,7 @@ class Watch:
         while self._taps:  # left open only when the forward pass was torn down from outside
             self._taps.pop().close()
         self._outer, self._fed, self._step, self._current, self._encoder_ids = {}, {}, None, None, None
+        self._inputs = {}
         interception.ACTIVE.set(tuple(watch for watch in interception.ACTIVE.get() if watch is not self))
         if self._opened:
             self._opened = False
@@ -162,7 +164,7 @@ class Watch:
     def _enter_attention(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         if not self._here() or (self._step is not None and not self._wanted(self._step)):
             return
-        self._current, self._read = module, None
+        self._current, self._read, self._inputs = module, None, _named(names, args, kwargs)
         if not interception.uses_interface(module):
             tap = interception.SdpaTap(self, module)
             tap.open()
@@ -171,18 +173,34 @@ class Watch:
     def _leave_attention(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._current is not module or not self._here():
             return
-        self._current = None
+        inputs, self._inputs, self._current = self._inputs, {}, None
         if self._taps:
             self._taps.pop().close()
         if self._read is None and output is not None:
-            weights = self._adapter.returned_weights(output)
-            if weights is not None:
-                self.read_weights(module, weights, weights[..., :1, :].mT)
-                return
-            raise CaptureError(
-                f"layer {self._layer_of[module]} ({type(module).__name__}) called neither Transformers' attention "
-                "functions nor torch.nn.functional.scaled_dot_product_attention, so its query and keys stayed hidden."
+            self._ask_adapter(module, inputs, output)
+
+    def _ask_adapter(self, module: nn.Module, inputs: Mapping[str, Any], output: Any) -> None:
+        """Read a module that no tap saw."""
+        weights = self._adapter.returned_weights(output)
+        if weights is not None:
+            self.read_weights(module, weights, weights[..., :1, :].mT)
+            return
+        with torch.no_grad():
+            call: object = self._adapter.attention_call(module, inputs, output)
+        if isinstance(call, AttentionCall):
+            self.read_call(module, call, "adapter")
+            return
+        where = f"layer {self._layer_of[module]} ({type(module).__name__})"
+        if call is not None:
+            raise InvalidInputError(
+                f"{where}: attention_call() of {type(self._adapter).__name__} returned {type(call).__name__}. Return "
+                "vea_sdk.adapters.AttentionCall(query, key), or None."
             )
+        raise CaptureError(
+            f"{where} called neither Transformers' attention functions nor "
+            "torch.nn.functional.scaled_dot_product_attention, so its query and keys stayed hidden. Hand over its "
+            "weights or its query and keys in an adapter: returned_weights() or attention_call()."
+        )
 
     # -- taps: what the layer attends to
 
