@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import importlib.machinery
 import importlib.util
+import io
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 
@@ -92,6 +94,18 @@ def pil_to_tensor(image: Any) -> Tensor:
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1).contiguous()
 
 
+class ImageReadMode(enum.Enum):
+    UNCHANGED = None
+    GRAY = "L"
+    RGB = "RGB"
+
+
+def decode_image(data: Tensor, mode: ImageReadMode = ImageReadMode.UNCHANGED) -> Tensor:
+    """The bytes of a picture file as [channels, H, W] uint8."""
+    image = Image.open(io.BytesIO(bytes(data.tolist())))
+    return pil_to_tensor(image.convert(mode.value) if mode.value else image)
+
+
 FUNCTIONS: tuple[Any, ...] = (
     InterpolationMode,
     resize,
@@ -119,6 +133,8 @@ def install() -> None:
             vars(module).update(
                 {one.__name__: one for one in FUNCTIONS}, to_image=pil_to_tensor, to_dtype_image=to_dtype
             )
+        if name == ".io":  # where older releases of Transformers look
+            vars(module).update(ImageReadMode=ImageReadMode, decode_image=decode_image)
         sys.modules[module.__name__] = module
         parent, _, child = module.__name__.rpartition(".")
         if parent:

@@ -28,8 +28,8 @@ def from_interface(
     """Read a call ``attention_interface(module, query, key, value, mask, **options)`` of Transformers."""
     if options.get("cache") is not None:
         raise CaptureError(
-            "continuous batching hands the attention function only the new keys, the older ones stay in its paged "
-            "cache; capture cannot read them. Use model.generate() instead of generate_batch()."
+            "continuous batching (generate_batch) feeds token ids without pictures, keeps keys in a paged cache and "
+            "runs in a thread of its own; capture does not read it. Use model.generate()."
         )
     if mask is not None and not isinstance(mask, Tensor):
         raise CaptureError(

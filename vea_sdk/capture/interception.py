@@ -2,8 +2,9 @@
 
 Both taps exist only while a session is open. Transformers fetches its attention function through
 ``AttentionInterface.get_interface`` at every call; wrapping what that returns leaves names, masks and the registry
-untouched, and covers submodels that fall back to eager. The wrapper is installed once for all open sessions (counted)
-and is inert in every context that opened none.
+untouched, and covers submodels that fall back to eager. ``GenerationMixin`` is asked in the same way which part of
+``generate()`` runs: a single token that ends a prompt looks like a generated one from inside the model. The wrappers
+are installed once for all open sessions (counted) and are inert in every context that opened none.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import sys
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -34,37 +36,76 @@ class Observer(Protocol):
 ACTIVE: ContextVar[tuple[Observer, ...]] = ContextVar("vea_sdk_active_sessions", default=())
 """The sessions open in this thread (or task), outermost first."""
 
+
+@dataclass(frozen=True)
+class Phase:
+    """The part of ``generate()`` that runs, and the ids it was given: the whole prompt, or what follows a cache.
+
+    "prefill" of the prompt; "assisted" decoding, which verifies drafted tokens; the prefill of a "draft" inside that.
+    """
+
+    name: Literal["prefill", "assisted", "draft"]
+    ids: Tensor  # [B, N]
+
+
+PHASE: ContextVar[Phase | None] = ContextVar("vea_sdk_generation_phase", default=None)
+
 _lock = threading.Lock()
 _open_sessions = 0
-_original: Callable[..., Any] | None = None
+_originals: list[tuple[type, str, Callable[..., Any]]] = []
 
 
 def acquire() -> None:
-    """Wrap ``get_interface`` for the first open session. Does nothing when Transformers is not loaded."""
-    global _open_sessions, _original
+    """Wrap Transformers' methods for the first open session. Does nothing when Transformers is not loaded."""
+    global _open_sessions
     with _lock:
         _open_sessions += 1
-        modeling = sys.modules.get("transformers.modeling_utils")
-        if _original is not None or modeling is None:
+        if _originals:
             return
-        original = modeling.AttentionInterface.get_interface
-
-        def get_interface(self: Any, attn_implementation: str, default: Callable[..., Any]) -> Callable[..., Any]:
-            function = original(self, attn_implementation, default)
-            return _observed(function, attn_implementation) if ACTIVE.get() else function
-
-        _original = original
-        modeling.AttentionInterface.get_interface = get_interface
+        modeling, generation = (
+            sys.modules.get(f"transformers.{name}") for name in ("modeling_utils", "generation.utils")
+        )
+        if modeling is not None:
+            _wrap(modeling.AttentionInterface, "get_interface", _observing)
+        if generation is not None:
+            _wrap(generation.GenerationMixin, "_prefill", lambda original: _telling("prefill", original))
+            _wrap(generation.GenerationMixin, "_assisted_decoding", lambda original: _telling("assisted", original))
 
 
 def release() -> None:
-    """Give ``get_interface`` back when the last session closes."""
-    global _open_sessions, _original
+    """Give the methods back when the last session closes."""
+    global _open_sessions
     with _lock:
         _open_sessions -= 1
-        if _open_sessions == 0 and _original is not None:
-            sys.modules["transformers.modeling_utils"].AttentionInterface.get_interface = _original
-            _original = None
+        if _open_sessions == 0:
+            while _originals:
+                setattr(*_originals.pop())
+
+
+def _wrap(owner: type, name: str, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    original = getattr(owner, name)
+    _originals.append((owner, name, original))
+    setattr(owner, name, wrapper(original))
+
+
+def _observing(original: Callable[..., Any]) -> Callable[..., Any]:
+    def get_interface(self: Any, attn_implementation: str, default: Callable[..., Any]) -> Callable[..., Any]:
+        function = original(self, attn_implementation, default)
+        return _observed(function, attn_implementation) if ACTIVE.get() else function
+
+    return get_interface
+
+
+def _telling(name: Literal["prefill", "assisted"], original: Callable[..., Any]) -> Callable[..., Any]:
+    def phase(self: Any, input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
+        drafting = name == "prefill" and PHASE.get() is not None
+        token = PHASE.set(Phase("draft" if drafting else name, input_ids))
+        try:
+            return original(self, input_ids, *args, **kwargs)
+        finally:
+            PHASE.reset(token)
+
+    return phase
 
 
 def _observed(function: Callable[..., Any], implementation: str | None) -> Callable[..., Any]:

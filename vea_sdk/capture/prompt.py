@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vea_sdk.adapters import Adapter
+from vea_sdk.capture.interception import PHASE, Phase
 from vea_sdk.errors import CaptureError, ImageTokenError, InvalidInputError
 
 ImagePositions = Tensor | Sequence[int] | Sequence[Sequence[int]]
@@ -66,9 +67,9 @@ class Step:
 class PromptTracker:
     """Follows the passes of one generation and knows the key positions of its image tokens.
 
-    A pass on an empty cache starts a prompt. Further passes of several tokens continue it (chunked prefill, a next
-    turn), passes of one token are generated tokens, and so is a pass without a cache that repeats the last one plus
-    one token.
+    Inside Transformers' ``generate()`` every pass of its prefill belongs to the prompt, whatever it feeds. Elsewhere a
+    pass on an empty cache starts a prompt, further passes of several tokens continue it (a next turn), passes of one
+    token are generated tokens, and so is a pass without a cache that repeats the last one plus one token.
     """
 
     def __init__(self, adapter: Adapter, image_positions: ImagePositions | None) -> None:
@@ -77,7 +78,11 @@ class PromptTracker:
         self._merged = adapter.merged_attention
         self._given = None if image_positions is None else _as_index(image_positions)
         self._cache: weakref.ref[Any] | None = None
+        self._continues = False  # whether the last pass came with the cache of the one before
         self._ids: Tensor | None = None
+        self._phase: Phase | None = None  # part of generate() that the last pass belonged to
+        self._whole = False  # whether that part was given the ids of the whole prompt, cached ones included
+        self._total = 0  # tokens of the prompt that generate() is feeding
         self.seen = 0
         self.image_index: Tensor | None = None  # [B, M], None before the first prompt
         self.valid_tokens: Tensor | None = None  # [B] prompt tokens that are not padding
@@ -92,31 +97,61 @@ class PromptTracker:
         """The same for a model whose cache is not known, from the shapes of its first attention call."""
         batch, length = query.shape[0], query.shape[-2]
         past = key.shape[-2] - length
+        self._continues = True
         return self._take(batch, length, past, fed, query.device)
 
     def _take(self, batch: int, length: int, past: int, fed: Mapping[str, Any], device: torch.device) -> Step:
         ids, mask = fed.get("input_ids"), fed.get("attention_mask")
-        repeats = past == 0 and self._repeats(ids)
-        generated = repeats or (past > 0 and length == 1 and self.image_index is not None)
+        phase = PHASE.get()
+        begins = phase is not self._phase
+        self._phase = phase
+        if phase is None:
+            repeats = past == 0 and self._repeats(ids)
+            generated = repeats or (past > 0 and length == 1 and self.image_index is not None)
+            self._whole, self._total = past == 0, past + length
+        else:
+            generated = phase.name == "assisted" and not begins
+            if begins:
+                self._enter(phase, past, length, ids)
+        self._continues |= past == self.seen
         self.seen = past + length
         self._ids = ids if past == 0 else None
         query_index = None
-        if isinstance(mask, Tensor) and mask.dim() == 2 and length > 1:
+        candidates = 0
+        if phase is not None and phase.name == "assisted":
+            candidates = max(self.seen - self._total, 0)
+            query_index = torch.full((batch,), length - 1 - candidates, dtype=torch.int64, device=device)
+        elif isinstance(mask, Tensor) and mask.dim() == 2 and length > 1:
             last = mask.shape[1] - 1 - mask.flip(1).to(torch.int64).argmax(1)
             query_index = (last - (mask.shape[1] - length)).to(device)
         if not generated:
-            self._locate(batch, length, past, fed, device)
+            self._locate(batch, self.seen - candidates, past, fed, device)
             if isinstance(mask, Tensor) and mask.dim() == 2:
-                self.valid_tokens = mask.to(torch.int64).sum(1).to(device)
+                self.valid_tokens = mask.to(torch.int64).sum(1).to(device) - candidates
             else:
-                self.valid_tokens = torch.full((batch,), self.seen, dtype=torch.int64, device=device)
+                self.valid_tokens = torch.full((batch,), self.seen - candidates, dtype=torch.int64, device=device)
         kind: Literal["prompt", "generated"] = "generated" if generated else "prompt"
         states = int(fed["encoder_hidden_states"].shape[1]) if self._merged else None
         stays = self._adapter.prompt_stays
         return Step(kind, batch, length, self.seen, query_index, device, self.cross_attention, states, stays)
 
-    def _locate(self, batch: int, length: int, past: int, fed: Mapping[str, Any], device: torch.device) -> None:
-        """Find the image keys once per prompt: the one moment at which the host reads from the device."""
+    def _enter(self, phase: Phase, past: int, length: int, ids: Tensor | None) -> None:
+        """Begin a part of generate(). It may be given the whole prompt, or only what follows the cache."""
+        if phase.name == "draft":
+            raise CaptureError(
+                "the model drafts candidates for itself, and the passes that draft cannot be told from the prompt's. "
+                "Generate without drafts, or with an assistant model of its own (a copy will do)."
+            )
+        given = phase.ids.shape[1]
+        cached = past > 0 and isinstance(ids, Tensor) and torch.equal(ids, phase.ids[:, past : past + length])
+        self._whole = past == 0 or cached
+        self._total = given if self._whole else past + given
+        if past == 0 and isinstance(ids, Tensor) and ids.shape[1] < length:
+            self._total += length - ids.shape[1]  # tokens that the model itself puts before the prompt
+
+    def _locate(self, batch: int, keys: int, past: int, fed: Mapping[str, Any], device: torch.device) -> None:
+        """Find the image keys among the first ``keys``, once per prompt: the one moment at which the host reads from
+        the device."""
         self.missing = None
         if self._given is not None:
             index = self._given.to(device)
@@ -125,20 +160,33 @@ class PromptTracker:
                     f"image_positions has {index.shape[0]} rows, the prompt has a batch of {batch}. Give one row per "
                     "sequence, padded with -1."
                 )
-            if int(index.max()) >= past + length or int(index.min()) < -1:
+            total = max(self._total, keys)
+            if int(index.max()) >= total or int(index.min()) < -1:
                 raise InvalidInputError(
                     f"image_positions reaches from {int(index.min())} to {int(index.max())}, the prompt has "
-                    f"{past + length} tokens. Positions count from 0; -1 stands for none."
+                    f"{total} tokens. Positions count from 0; -1 stands for none."
                 )
+            if total > keys:  # a chunk of the prompt: later keys are not there yet
+                index = torch.where(index < keys, index, -1)
             self.image_index = index.expand(batch, -1).contiguous()
             return
-        known = self.image_index if past > 0 else None
+        if self._phase is not None and self._whole and isinstance(fed.get("input_ids"), Tensor):
+            ids = self._phase.ids
+            if past > 0 or fed["input_ids"].shape[1] > ids.shape[1]:
+                fed, past = {**fed, "input_ids": ids[:, :keys]}, 0
+        known = self.image_index if past > 0 and self._continues else None
         found: Tensor | None = None
         try:  # vision states that a later pass brings replace the earlier ones, or follow them in the cache
             positions = self._adapter.vision_positions if self.cross_attention else self._adapter.prompt_positions
             found = positions(fed).to(device)
         except ImageTokenError as error:
             self.missing = error
+            if past > 0 and not self._continues:
+                self.missing = ImageTokenError(
+                    f"the prompt continues a cache of {past} tokens that was filled outside this session, and what was "
+                    "fed now holds no image token. Open the session before the picture is fed, give generate() the "
+                    "ids of the whole prompt, or name the image keys with image_positions=."
+                )
         if found is not None and past > 0 and not self.cross_attention:
             found = torch.where(found < 0, found, found + past)
         parts = [part for part in (known, found) if part is not None]
@@ -150,13 +198,15 @@ class PromptTracker:
             self.missing = None
 
     def _past_length(self, cache: Any, fed: int) -> int:
+        self._continues = False
         if cache is None or not hasattr(cache, "get_seq_length"):
             return 0
         known = self._cache() if self._cache is not None else None
+        self._continues = known is cache
         length = cache.get_seq_length()
         if not isinstance(length, int):
             # A static cache counts on the device. Ask it when a prompt is fed, then count along without waiting.
-            length = self.seen if known is cache and fed == 1 else int(length)
+            length = self.seen if self._continues and fed == 1 and PHASE.get() is None else int(length)
         self._cache = weakref.ref(cache)
         return length
 

@@ -53,6 +53,7 @@ class Watch:
         self._handles: list[RemovableHandle] = []
         self._taps: list[interception.SdpaTap] = []
         self._opened = False
+        self._outermost: nn.Module | None = None  # the model, or the part of it that was called by itself
         self._outer: dict[str, Any] = {}  # named arguments of the running outermost call
         self._fed: dict[str, Any] = {}  # the same of the decoder's call, with the outer ids and padding
         self._step: Step | None = None
@@ -75,7 +76,8 @@ class Watch:
         interception.acquire()
         try:
             interception.ACTIVE.set((*interception.ACTIVE.get(), self))
-            self._hook(self._model, self._enter_model, self._leave_model)
+            for module in _around(self._decoder, self._model):
+                self._hook(module, self._enter_model, self._leave_model)
             if self._decoder is not self._model:
                 self._hook(self._decoder, self._enter_decoder, None)
             if self._encoder_embedding is not None:
@@ -94,6 +96,7 @@ class Watch:
         while self._taps:  # left open only when the forward pass was torn down from outside
             self._taps.pop().close()
         self._outer, self._fed, self._step, self._current, self._encoder_ids = {}, {}, None, None, None
+        self._outermost = None
         self._inputs = {}
         interception.ACTIVE.set(tuple(watch for watch in interception.ACTIVE.get() if watch is not self))
         if self._opened:
@@ -113,16 +116,17 @@ class Watch:
         return any(watch is self for watch in interception.ACTIVE.get())
 
     def _enter_model(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        if not self._here():
+        if not self._here() or self._outermost is not None:
             return
+        self._outermost = module
         self._outer = _named(names, args, kwargs)
         self._step = None
         if self._decoder is module:
             self._begin(names, self._outer)
 
     def _leave_model(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._here():
-            self._outer, self._step = {}, None
+        if self._here() and module is self._outermost:
+            self._outermost, self._outer, self._step = None, {}, None
 
     def _enter_decoder(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         if self._here():
@@ -155,6 +159,12 @@ class Watch:
             self._generated = 0
         else:
             self._generated += 1
+        if self._queries != "last" and (phase := interception.PHASE.get()) is not None and phase.name == "assisted":
+            raise CaptureError(
+                f'queries="{self._queries}" has no rows under assisted decoding or prompt lookup: tokens are fed '
+                'before it is known whether they stay. Use queries="last", or generate without assistant_model= and '
+                "prompt_lookup_num_tokens=."
+            )
         if self._wanted(step):
             self._recorder.next_row(generated=self._generated)
 
@@ -241,6 +251,13 @@ class Watch:
     def _finish(self, module: nn.Module) -> None:
         if module is self._stop_after:
             raise StopForward
+
+
+def _around(decoder: nn.Module, model: nn.Module) -> list[nn.Module]:
+    """The model and its parts around the decoder, any of which may be called; the model alone where there is none."""
+    path = next((name for name, module in model.named_modules() if module is decoder), "")
+    parts = path.split(".")[:-1]
+    return [model.get_submodule(".".join(parts[:depth])) for depth in range(len(parts) + 1)]
 
 
 def _named(names: tuple[str, ...], args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
