@@ -206,11 +206,26 @@ def test_a_cache_of_ones_own(guide: dict[str, Any]) -> None:
     truth = np.stack([float64_rows(model, ids[: prompt + n], inputs["pixel_values"]) for n in range(4)], 1)
     assert np.abs(session.attention[:, 0].numpy() - truth).max() <= TOLERANCE
 
+    class AlwaysCausal(guide["OwnAdapter"]):  # type: ignore[misc]
+        def attention_call(self, module: Any, inputs: Any, output: Any) -> AttentionCall:
+            return AttentionCall(module.q, module.k, causal=True)
+
+    with (
+        vea.capture(fresh := build(guide, "Cached"), "all", queries="all", adapter=AlwaysCausal),
+        pytest.raises(InvalidInputError, match=r"layer 0: .*causal=True.* 1 tokens after \d+ earlier ones"),
+    ):
+        fresh.generate(**inputs, max_new_tokens=2)
+
 
 def test_what_is_not_handed_over_is_an_error(guide: dict[str, Any]) -> None:
     class Wrong(guide["OwnAdapter"]):  # type: ignore[misc]
         def attention_call(self, module: Any, inputs: Any, output: Any) -> Any:
             return module.split(inputs["x"])[:2]
+
+    class Flat(guide["OwnAdapter"]):  # type: ignore[misc]
+        def attention_call(self, module: Any, inputs: Any, output: Any) -> AttentionCall:
+            q, k, _ = module.split(inputs["x"]).flatten(1, 2)
+            return AttentionCall(q, k)
 
     inputs = guide["inputs"]
     for kind in ("Eager", "Fused"):
@@ -221,6 +236,11 @@ def test_what_is_not_handed_over_is_an_error(guide: dict[str, Any]) -> None:
         ):
             model(**inputs)
     model = build(guide, "Fused")
+    with (
+        vea.capture(model, "all", adapter=Flat),
+        pytest.raises(InvalidInputError, match="query"),
+    ):
+        model(**inputs)
     with (
         vea.capture(model, "all", adapter=Wrong),
         pytest.raises(InvalidInputError, match=r"layer 0 .*Wrong returned Tensor.*AttentionCall"),

@@ -224,6 +224,12 @@ class Watch:
             return  # the very call that Transformers' function makes inside
         step = self._step_to_read(module, call.query, call.key, source)
         if step is not None:
+            if source == "adapter" and call.causal and call.mask is None and step.seen > step.length:
+                raise InvalidInputError(
+                    f"layer {self._layer_of[module]}: attention_call() says causal=True, by which query i sees keys 0 "
+                    f"to i, but this pass feeds {step.length} tokens after {step.seen - step.length} earlier ones. "
+                    "Leave causal out where the keys include earlier passes; the last query sees them all."
+                )
             self._recorder.read_call(self._layer_of[module], call, step)
             self._finish(module)
 
