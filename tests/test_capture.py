@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from families import FAMILIES, TinyFamily
 from PIL import Image
 from torch import Tensor, nn
@@ -76,6 +77,8 @@ def eager_rows(family: TinyFamily, inputs: Any) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("batch", [single, padded])
 @pytest.mark.parametrize("cache", ["dynamic", "static"])
 def test_rows_equal_eager_attention(name: str, batch: Any, cache: str) -> None:
+    if (name, cache) == ("gemma3", "static") and transformers.__version__.startswith("5.16."):
+        pytest.skip("Transformers 5.16 raises IndexError by itself in a static cache that slides")
     family = FAMILIES[name]()
     inputs = batch(family)
     expected, sequences = eager_rows(family, inputs)

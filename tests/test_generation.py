@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from families import FAMILIES, TinyFamily
 from test_capture import TOLERANCE, eager, eager_rows, generate, padded, picture, single
 from torch import Tensor
@@ -189,6 +190,9 @@ def test_a_second_turn(cache_type: str) -> None:
     assert (session.attention - truth).abs().max() <= TOLERANCE
 
 
+@pytest.mark.skipif(
+    transformers.__version__.startswith("5.16."), reason="chunks of Transformers 5.16 start from an empty cache"
+)
 @pytest.mark.parametrize("given", [False, True])
 @pytest.mark.parametrize("chunk", [1, 4, 5, 64])
 def test_chunks_of_a_prompt(chunk: int, given: bool) -> None:
