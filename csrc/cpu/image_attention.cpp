@@ -14,7 +14,7 @@
 namespace vea::cpu {
 namespace {
 
-constexpr int64_t kThreadsFrom = 1 << 19;  // multiply-adds from which waking a second thread pays
+constexpr int64_t kThreadsFrom = 1 << 18;  // multiply-adds from which waking a second thread pays
 
 int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -88,7 +88,8 @@ public:
             }
         });
         parallel_for(threads_, p.batch, [this](int64_t b) { join_blocks(b); });
-        parallel_for(threads_, p.batch * chunks_, [this](int64_t i) { look_up(i / chunks_, i % chunks_ * kBlock); });
+        const int readers = p.batch * p.heads * p.tokens < kThreadsFrom ? 1 : threads_;
+        parallel_for(readers, p.batch * chunks_, [this](int64_t i) { look_up(i / chunks_, i % chunks_ * kBlock); });
         for (int64_t b = 0; p.stats && b < p.batch; ++b) summarise(b);
         if (p.chosen) parallel_for(threads_, p.batch, [this](int64_t b) { choose(b); });
     }

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, Protocol
 
 import torch
@@ -140,7 +141,12 @@ def _observed(function: Callable[..., Any], implementation: str | None) -> Calla
 
 def uses_interface(module: nn.Module) -> bool:
     """Whether the module's own forward fetches its attention through Transformers' interface."""
-    code = getattr(inspect.unwrap(type(module).forward), "__code__", None)
+    return _names_interface(type(module).forward)
+
+
+@cache
+def _names_interface(forward: Callable[..., Any]) -> bool:
+    code = getattr(inspect.unwrap(forward), "__code__", None)
     return code is not None and "get_interface" in code.co_names
 
 
