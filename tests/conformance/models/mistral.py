@@ -22,9 +22,7 @@ PIXTRAL = {
 
 
 def pixtral_processor(processor_class: Any, patch: int) -> Any:
-    tokenizer = byte_tokenizer(
-        image_token="[IMG]", image_break_token="[IMG_BREAK]", image_end_token="[IMG_END]"
-    )
+    tokenizer = byte_tokenizer(image_token="[IMG]", image_break_token="[IMG_BREAK]", image_end_token="[IMG_END]")
     image_processor = hf.PixtralImageProcessorPil(size={"longest_edge": 96}, patch_size=patch)
     return processor_class(image_processor, tokenizer, patch_size=PATCH, spatial_merge_size=MERGE)
 
