@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vea_sdk import ops
 from vea_sdk.adapters import AttentionCall
+from vea_sdk.capture import tensor_parallel
 from vea_sdk.capture.call import row_from_weights
 from vea_sdk.capture.prompt import Step
 from vea_sdk.ops.plain import figures
@@ -19,9 +21,10 @@ _FIRST_CAPACITY = 16  # rows; doubled when generation outgrows it
 class Recorder:
     """Rows [capacity, batch, image tokens] per layer, each on the device its layer runs on."""
 
-    def __init__(self, layers: Sequence[int], top_k: int | None) -> None:
+    def __init__(self, layers: Sequence[int], top_k: int | None, ranks: Any | None = None) -> None:
         self.layers = tuple(layers)
         self.top_k = top_k
+        self._ranks = ranks  # process group that shares the heads; every process reads the same rows in one order
         self.generated: list[int] = []  # per row, the generated tokens up to its query (0 = last prompt token)
         self._scores: dict[int, Tensor] = {}
         self._stats: dict[int, Tensor] = {}
@@ -66,10 +69,12 @@ class Recorder:
                 sinks=call.sinks,
                 position_bias=call.position_bias,
                 out=out,
-                top_k=self.top_k,
+                top_k=self.top_k if self._ranks is None else None,
                 stats=stats,
             )
-        if self.top_k is not None:
+            if self._ranks is not None:
+                self._all_heads(layer, out, stats)
+        if self.top_k is not None and self._ranks is None:
             self._masks[layer][self.rows - 1] = result[1]
 
     def read_weights(self, layer: int, weights: Tensor, step: Step) -> None:
@@ -80,8 +85,16 @@ class Recorder:
             out, stats = self._slots(layer, weights.device)
             out.copy_(row)
             stats.copy_(figures(row, total))
-            if self.top_k is not None:
+            if self._ranks is not None:
+                self._all_heads(layer, out, stats)
+            elif self.top_k is not None:
                 self._masks[layer][self.rows - 1] = ops.topk_mask(row, self.top_k)
+
+    def _all_heads(self, layer: int, row: Tensor, stats: Tensor) -> None:
+        assert self._ranks is not None
+        tensor_parallel.average(row, stats, self._ranks)
+        if self.top_k is not None:
+            self._masks[layer][self.rows - 1] = ops.topk_mask(row, self.top_k)
 
     def scores(self) -> Tensor:
         """All rows as [layers, batch, rows, M] float32 on the first layer's device."""

@@ -14,6 +14,7 @@ from vea_sdk.capture.layers import LayerSelection, resolve_layers
 from vea_sdk.capture.prompt import ImagePositions, PromptTracker
 from vea_sdk.capture.recorder import Recorder
 from vea_sdk.capture.stats import Stats, row_stats
+from vea_sdk.capture.tensor_parallel import ranks_of
 from vea_sdk.capture.watch import Queries, StopForward, Watch
 from vea_sdk.errors import CaptureError, InvalidInputError, UnsupportedModelError
 
@@ -41,8 +42,9 @@ class Session:
         self.layers: tuple[int, ...] = resolve_layers(layers, adapter)
         self._queries = queries
         self._prompt = PromptTracker(adapter, image_positions)
-        self._recorder = Recorder(self.layers, top_k)
-        self._watch = Watch(model, adapter, self.layers, queries, self._prompt, self._recorder, stop_early)
+        self._recorder = Recorder(self.layers, top_k, ranks_of(adapter.model))
+        # generate() of a PEFT model calls the model inside, so that is the one to watch.
+        self._watch = Watch(adapter.model, adapter, self.layers, queries, self._prompt, self._recorder, stop_early)
 
     def __enter__(self) -> Session:
         self._watch.open()
