@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import transformers
 
-from tests.conformance import suite
+from tests.conformance import suite, workers
 from tests.conformance.document import DOCUMENT, document
 from vea_sdk.adapters import support
 
@@ -76,10 +76,10 @@ def without_times(summary: dict[str, Any]) -> dict[str, Any]:
 
 def results(names: list[str], jobs: int, verbose: bool) -> Any:
     if jobs == 1:
-        suite.start()
+        workers.start()
         yield from (suite.run(name, verbose) for name in names)
         return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=suite.start) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=workers.start) as pool:
         yield from pool.map(suite.run, names, [verbose] * len(names))
 
 
