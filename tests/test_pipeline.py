@@ -134,6 +134,34 @@ def test_several_pictures(name: str) -> None:
     assert [shown.size for shown in answer.highlighted] == [(120, 80), (70, 110)]
 
 
+@names
+def test_a_batch_equals_its_rows(name: str) -> None:
+    family = FAMILIES[name]()
+    vlm = wrapped(family)
+    pictures = [picture(0), picture(1, 90, 140), picture(2, 200, 60)]
+    questions = ["what is it?", "and what, please, is the thing in the other corner?", "why?"]
+    for evidence, image, question in zip(vlm.attend_many(pictures, questions), pictures, questions, strict=True):
+        expected = eager_scores(family, image, question, [1, 2])
+        assert np.abs(evidence.scores - expected.numpy()).max() <= 2e-6
+        assert evidence.question == question
+        assert evidence.layer_scores.shape[0] == 2
+    everywhere = vlm.attend_many(pictures[:1], questions[:1], layers="all")[0]
+    assert everywhere.layers == tuple(sorted(vlm.adapter.attention_modules()))
+    prompts = [PLAIN_PROMPT.format(question=question) for question in questions]
+    texts = vlm.answer_many(pictures, prompts, max_new_tokens=4)
+    alone = [vlm.ask(i, q, mode="none", max_new_tokens=4).text for i, q in zip(pictures, questions, strict=True)]
+    assert texts == alone
+
+
+def test_an_empty_batch_and_an_uneven_one() -> None:
+    vlm = wrapped(FAMILIES["llava"]())
+    assert vlm.attend_many([], []) == []
+    assert vlm.answer_many([], []) == []
+    for ask in (vlm.attend_many, vlm.answer_many):
+        with pytest.raises(InvalidInputError, match="2 pictures and 1"):
+            ask([picture(), picture()], ["what?"])
+
+
 def test_own_prompts_are_used() -> None:
     family = FAMILIES["llava"]()
     other = wrapped(family, plain_prompt="Look: {question}").attend(picture(), "what?")

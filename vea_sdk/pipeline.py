@@ -91,11 +91,42 @@ class VLM:
             One Evidence, or one per picture when a sequence was given.
         """
         pictures = self._pictures(image)
-        inputs = self._inputs(pictures, self.plain_prompt.format(question=question))
-        with torch.no_grad(), self._session(stop_early=can_stop_early(self.model)) as session:
-            self.model(**inputs, use_cache=False)
-        evidence = self._evidence(session, inputs, pictures, question)
+        inputs = self._inputs([pictures], [self.plain_prompt.format(question=question)])
+        evidence = self._evidence(self._look(inputs, self.layers), inputs, [pictures], [question])[0]
         return evidence[0] if _is_single(image) else evidence
+
+    def attend_many(
+        self, images: Sequence[ImageSource], questions: Sequence[str], layers: LayerSelection | None = None
+    ) -> list[Evidence]:
+        """:meth:`attend` for several questions in one padded batch, each about one picture of its own.
+
+        ``layers`` replaces the wrapped ones for this call, such as ``"all"`` for profiling.
+
+        Raises:
+            InvalidInputError: when there are not as many questions as pictures.
+        """
+        chosen = self.layers if layers is None else resolve_layers(layers, self.adapter)
+        pictures = self._one_each(images, questions, "questions")
+        if not pictures:
+            return []
+        inputs = self._inputs(pictures, [self.plain_prompt.format(question=question) for question in questions])
+        return [one for (one,) in self._evidence(self._look(inputs, chosen), inputs, pictures, questions)]
+
+    def answer_many(
+        self, images: Sequence[ImageSource], prompts: Sequence[str], max_new_tokens: int = 64, **generate_kwargs: Any
+    ) -> list[str]:
+        """What the model generates for finished prompts in one padded batch, each about one picture of its own.
+
+        A prompt is given to the model as it is, without ``plain_prompt`` or ``highlight_prompt`` around it.
+
+        Raises:
+            InvalidInputError: when there are not as many prompts as pictures.
+        """
+        pictures = self._one_each(images, prompts, "prompts")
+        if not pictures:
+            return []
+        generate_kwargs = {"do_sample": False, "max_new_tokens": max_new_tokens, **generate_kwargs}
+        return self._generate(self._inputs(pictures, prompts), generate_kwargs)
 
     def ask(
         self,
@@ -126,15 +157,15 @@ class VLM:
         clock = _Clock()
         pictures = self._pictures(image)
         processor = replaying(self.processor) if highlight_on == "tensor" else self.processor
-        inputs = self._inputs(pictures, self.plain_prompt.format(question=question), processor)
+        inputs = self._inputs([pictures], [self.plain_prompt.format(question=question)], processor)
         if highlight_on == "tensor":
-            for layout in self._layouts(inputs, pictures):
+            for layout in self._layouts(inputs, [pictures]):
                 self.adapter.canvases(layout, self.processor)  # a model without them is refused before it runs
         clock.lap("prepare")
-        with self._session() as session:
-            baseline = self._generate(inputs, generate_kwargs)
+        with self._session(self.layers) as session:
+            baseline = self._generate(inputs, generate_kwargs)[0]
         clock.lap("baseline")
-        evidence = self._evidence(session, inputs, pictures, question)
+        evidence = self._evidence(session, inputs, [pictures], [question])[0]
         single = _is_single(image)
         shown = evidence[0] if single else evidence
         if mode == "none":
@@ -145,7 +176,7 @@ class VLM:
         highlighted = [one.highlight() for one in evidence]
         clock.lap("evidence")
         again = self._inputs_again(pictures, highlighted, gains, prompt, processor)
-        text = self._generate(again, generate_kwargs)
+        text = self._generate(again, generate_kwargs)[0]
         clock.lap("answer")
         return Answer(text, baseline, shown, mode, highlighted[0] if single else highlighted, clock.laps)
 
@@ -155,30 +186,65 @@ class VLM:
             raise InvalidInputError("no picture was given; pass at least one.")
         return [load_image(source, max_pixels=self.max_pixels) for source in sources]
 
-    def _session(self, stop_early: bool = False) -> Session:
-        return Session(self.model, self.layers, "last", None, None, self.adapter, stop_early=stop_early)
+    def _one_each(self, images: Sequence[ImageSource], texts: Sequence[str], what: str) -> list[list[Image.Image]]:
+        if len(images) != len(texts):
+            raise InvalidInputError(f"{len(images)} pictures and {len(texts)} {what}: give one to each picture.")
+        return [self._pictures(image) for image in images]
+
+    def _session(self, layers: Sequence[int], stop_early: bool = False) -> Session:
+        return Session(self.model, layers, "last", None, None, self.adapter, stop_early=stop_early)
+
+    def _look(self, inputs: Mapping[str, Any], layers: Sequence[int]) -> Session:
+        """One pass of the prompt, only as deep as the layers need it."""
+        with torch.no_grad(), self._session(layers, stop_early=can_stop_early(self.model)) as session:
+            self.model(**inputs, use_cache=False)
+        return session
 
     def _inputs(
         self,
-        pictures: Sequence[Image.Image],
-        prompt: str,
+        pictures: Sequence[Sequence[Image.Image]],
+        prompts: Sequence[str],
         processor: Any = None,
         gains: Sequence[Sequence[Tensor]] | None = None,
     ) -> Any:
-        """Model inputs of one user turn, on the model's device and in its dtype.
+        """Model inputs of one user turn per row, on the model's device and in its dtype.
 
         ``processor``: the wrapped one's stand-in; ``gains``: what to multiply its ``pixel_values`` by.
         """
         processor = processor or self.processor
+        batch = len(prompts) > 1
+        padding: dict[str, Any] = {"padding": True, "padding_side": "left"} if batch else {}
         if _has_chat_template(processor):
-            content = [{"type": "image", "image": picture} for picture in pictures]
-            turn = {"role": "user", "content": [*content, {"type": "text", "text": prompt}]}
+            turns = [
+                [
+                    {
+                        "role": "user",
+                        "content": [
+                            *({"type": "image", "image": picture} for picture in row),
+                            {"type": "text", "text": prompt},
+                        ],
+                    }
+                ]
+                for row, prompt in zip(pictures, prompts, strict=True)
+            ]
             inputs = processor.apply_chat_template(
-                [turn], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+                turns if batch else turns[0],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+                **({"processor_kwargs": padding} if batch else {}),
             )
         else:
-            text = processor.image_token * len(pictures) + "\n" + prompt
-            inputs = processor(images=list(pictures), text=text, return_tensors="pt")
+            texts = [
+                processor.image_token * len(row) + "\n" + prompt for row, prompt in zip(pictures, prompts, strict=True)
+            ]
+            inputs = processor(
+                images=[list(row) for row in pictures] if batch else list(pictures[0]),
+                text=texts if batch else texts[0],
+                return_tensors="pt",
+                **padding,
+            )
         device = _entry_device(self.model)
         if gains is not None:  # before the model's dtype rounds the pixels
             inputs["pixel_values"] = highlight_tensor(inputs["pixel_values"].to(device), gains, self.processor)
@@ -203,43 +269,53 @@ class VLM:
         """Model inputs of the second question: highlighted tensors where that is exact, else highlighted pictures."""
         if gains is not None:
             try:
-                return self._inputs(pictures, prompt, processor, gains)
+                return self._inputs([pictures], [prompt], processor, gains)
             except Inexact as reason:
                 warnings.warn(
                     f'{reason} The picture itself is highlighted, as with highlight_on="picture".', stacklevel=3
                 )
-        return self._inputs(highlighted, prompt)
+        return self._inputs([highlighted], [prompt])
 
-    def _generate(self, inputs: Mapping[str, Any], generate_kwargs: Mapping[str, Any]) -> str:
+    def _generate(self, inputs: Mapping[str, Any], generate_kwargs: Mapping[str, Any]) -> list[str]:
         generated = self.model.generate(**inputs, **generate_kwargs)  # type: ignore[operator]
         new = generated[:, inputs["input_ids"].shape[1] :]
-        return str(self.processor.batch_decode(new, skip_special_tokens=True)[0]).strip()
+        return [str(text).strip() for text in self.processor.batch_decode(new, skip_special_tokens=True)]
 
-    def _layouts(self, inputs: Mapping[str, Any], pictures: Sequence[Image.Image]) -> list[ImageLayout]:
-        return self.adapter.layouts(inputs, [(p.height, p.width) for p in pictures], self.processor)
+    def _layouts(self, inputs: Mapping[str, Any], pictures: Sequence[Sequence[Image.Image]]) -> list[ImageLayout]:
+        sizes = [(picture.height, picture.width) for row in pictures for picture in row]
+        return self.adapter.layouts(inputs, sizes, self.processor)
 
     def _evidence(
-        self, session: Session, inputs: Mapping[str, Any], pictures: Sequence[Image.Image], question: str
-    ) -> list[Evidence]:
-        rows = session.attention[:, 0, 0].cpu().numpy()  # [layers, image tokens]
-        layouts = self._layouts(inputs, pictures)
-        evidence, first = [], 0
-        for picture, layout in zip(pictures, layouts, strict=True):
-            part = rows[:, first : first + layout.n_tokens]
-            first += layout.n_tokens
-            evidence.append(
-                Evidence(
-                    image=picture,
-                    question=question,
-                    scores=part.mean(0),
-                    layout=layout,
-                    layers=self.layers,
-                    layer_scores=part,
-                    lam=self.lam,
-                    sigma=self.sigma,
-                    alpha=self.alpha,
+        self,
+        session: Session,
+        inputs: Mapping[str, Any],
+        pictures: Sequence[Sequence[Image.Image]],
+        questions: Sequence[str],
+    ) -> list[list[Evidence]]:
+        """For every row of the batch, one Evidence per picture."""
+        attention = session.attention[:, :, 0].cpu().numpy()  # [layers, batch, image tokens]
+        layouts = iter(self._layouts(inputs, pictures))
+        evidence = []
+        for number, (row, question) in enumerate(zip(pictures, questions, strict=True)):
+            first, found = 0, []
+            for picture in row:
+                layout = next(layouts)
+                part = attention[:, number, first : first + layout.n_tokens]
+                first += layout.n_tokens
+                found.append(
+                    Evidence(
+                        image=picture,
+                        question=question,
+                        scores=part.mean(0),
+                        layout=layout,
+                        layers=session.layers,
+                        layer_scores=part,
+                        lam=self.lam,
+                        sigma=self.sigma,
+                        alpha=self.alpha,
+                    )
                 )
-            )
+            evidence.append(found)
         return evidence
 
 

@@ -15,10 +15,13 @@ __all__ = ["Box", "Sample"]
 class Sample:
     """One question about one picture, its accepted answers, and the boxes that hold the evidence.
 
-    ``boxes`` are (x0, y0, x1, y1) in pixels of the original picture.
+    ``boxes`` are (x0, y0, x1, y1) in pixels of the original picture. ``id`` names the sample in results, ``kind`` what
+    it is taken from (scene text, chart, ...); both may be empty.
     """
 
     image: Image.Image
     question: str
     answers: tuple[str, ...]
     boxes: tuple[Box, ...]
+    id: str = ""
+    kind: str = ""

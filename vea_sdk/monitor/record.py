@@ -1,0 +1,109 @@
+"""What is kept of one sampled request: a few figures, no picture and no text unless asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from vea_sdk.adapters.geometry import Box
+from vea_sdk.errors import InvalidInputError
+
+SCHEMA = 1
+"""Version of the fields below; a field that changes its meaning raises it."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One attention row in four figures and its share per token; None where it is undefined (no mass, NaN).
+
+    ``image_mass`` = Σ ā over the image tokens; ``entropy`` (nats) and ``peak`` of the row renormalised over the image;
+    ``rapt_*`` = mean ā over the section / mean ā over the whole prompt.
+    """
+
+    image_mass: float | None
+    entropy: float | None
+    peak: float | None
+    rapt_image: float | None
+    rapt_text: float | None
+
+
+@dataclass(frozen=True)
+class LayerFigures(Figures):
+    """The figures of one layer, of the last prompt token's row."""
+
+    layer: int
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One of the highest image tokens of the layers' mean row."""
+
+    token: int  # counted over the image tokens of the prompt
+    score: float
+    image: int | None = None  # which picture, when geometry is known
+    box: Box | None = None  # in pixels of the original picture, when geometry is known
+
+
+@dataclass(frozen=True)
+class Record:
+    """One sampled request.
+
+    ``agreement`` is the mean, over pairs of layers, of the cosine of their rows at the image tokens. ``spikes`` counts
+    isolated outliers of Eq. 2 on the patch grid, ``border_share`` is the share of image mass on border patches; both
+    are None when geometry is unknown. ``trace`` is the image mass, mean of the layers, of the generated tokens'
+    rows: first, mean, last. ``timings`` are seconds. ``dropped`` marks a request that was sampled but whose figures
+    did not fit into the ring: all its figures are None.
+    """
+
+    request: str
+    time: float  # seconds since the epoch, when the request ended
+    model: str
+    adapter: str
+    layers: tuple[int, ...]
+    images: int | None
+    image_tokens: int
+    prompt_tokens: int
+    generated_tokens: int
+    mean: Figures  # of the mean row of the layers
+    per_layer: tuple[LayerFigures, ...]
+    agreement: float | None = None
+    top_patches: tuple[Patch, ...] = ()
+    spikes: int | None = None
+    border_share: float | None = None
+    nan: int = 0  # NaN image scores, over layers
+    trace: tuple[float | None, float | None, float | None] | None = None
+    timings: Mapping[str, float] = field(default_factory=dict)
+    dropped: bool = False
+    finished: str = "ended"  # or "failed": the request raised; "cut": the next one or close() came before its end
+    content: Mapping[str, Any] | None = None  # only with content=True
+    schema: int = SCHEMA
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; NaN never occurs, None stands for what is undefined."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Record:
+        """The record of a dictionary that :meth:`to_dict` made, also after a trip through JSON.
+
+        Raises:
+            InvalidInputError: for another schema or missing fields.
+        """
+        if fields.get("schema") != SCHEMA:
+            raise InvalidInputError(f"a record of schema {fields.get('schema')!r} cannot be read; known: {SCHEMA}.")
+        try:
+            known = {name: fields[name] for name in cls.__dataclass_fields__ if name in fields}
+            known["layers"] = tuple(fields["layers"])
+            known["mean"] = Figures(**fields["mean"])
+            known["per_layer"] = tuple(LayerFigures(**one) for one in fields["per_layer"])
+            patches = (
+                {**patch, "box": None if patch.get("box") is None else tuple(patch["box"])}
+                for patch in fields.get("top_patches", ())
+            )
+            known["top_patches"] = tuple(Patch(**patch) for patch in patches)
+            if known.get("trace") is not None:
+                known["trace"] = tuple(known["trace"])
+            return cls(**known)
+        except (KeyError, TypeError) as error:
+            raise InvalidInputError(f"this is no record: {error!r}") from error
