@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vea_sdk.adapters.geometry import Box, ImageLayout
 from vea_sdk.errors import InvalidInputError
+from vea_sdk.grounding.rapt import rapt as rapt
 
 Rule = Literal["any", "half", "all"]
 
