@@ -11,6 +11,7 @@ from vea_sdk.profiles import Profile
 
 if TYPE_CHECKING:
     from vea_sdk import evidence
+    from vea_sdk.evaluation.analysis import analyze
     from vea_sdk.grounding import metrics
     from vea_sdk.grounding.samples import Sample
     from vea_sdk.loading import load
@@ -26,6 +27,7 @@ __all__ = [
     "VeaError",
     "__version__",
     "adapters",
+    "analyze",
     "build_info",
     "capture",
     "evidence",
@@ -40,6 +42,7 @@ _LATER = {
     "VLM": "vea_sdk.pipeline",
     "Answer": "vea_sdk.pipeline",
     "Sample": "vea_sdk.grounding.samples",
+    "analyze": "vea_sdk.evaluation.analysis",
     "evidence": "vea_sdk.evidence",
     "load": "vea_sdk.loading",
     "metrics": "vea_sdk.grounding.metrics",

@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from vea_sdk.cli.analyze import analyze
 from vea_sdk.cli.ask import ask, attend
 from vea_sdk.cli.bench import bench
 from vea_sdk.cli.demo import demo
@@ -19,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, ask, attend, doctor, bench):
+for command in (demo, ask, attend, analyze, doctor, bench):
     app.command()(command)
 
 

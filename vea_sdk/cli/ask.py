@@ -41,10 +41,10 @@ def ask(
     if mode not in ("highlight", "none"):
         raise typer.BadParameter(f"{mode!r} is unknown: highlight or none.", param_hint="--mode")
     if attend_with is None:
-        vlm = _load(model, layers, device, dtype)
+        vlm = load_model(model, layers, device, dtype)
     else:  # --layers are those to read, so they belong to the one that looks
-        other = _load(attend_with, layers, device, dtype)
-        vlm = _load(model, "profiled", device, dtype, attend_with=other)
+        other = load_model(attend_with, layers, device, dtype)
+        vlm = load_model(model, "profiled", device, dtype, attend_with=other)
     with progress("asking"):
         answer = vlm.ask(image, question, mode=mode, max_new_tokens=max_new_tokens)  # type: ignore[arg-type]
     evidence = answer.evidence
@@ -71,7 +71,7 @@ def attend(
     as_json: JsonFlag = False,
 ) -> None:
     """Show where MODEL looks in IMAGE before it answers; nothing is generated."""
-    vlm = _load(model, layers, device, dtype)
+    vlm = load_model(model, layers, device, dtype)
     with progress("looking"):
         evidence = vlm.attend(image, question)
     fields: dict[str, Any] = {"question": question, "grid": list(evidence.grid)}
@@ -80,7 +80,7 @@ def attend(
     report(fields | {"top_patches": boxes}, as_json)
 
 
-def _load(model: str, layers: str, device: str | None, dtype: str, attend_with: VLM | None = None) -> VLM:
+def load_model(model: str, layers: str, device: str | None, dtype: str, attend_with: VLM | None = None) -> VLM:
     selection = parse_layers(layers)
     with progress(f"loading {model}"):
         return load(model, device=device, dtype=dtype, layers=selection, attend_with=attend_with)

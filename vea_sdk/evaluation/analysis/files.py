@@ -1,0 +1,37 @@
+"""Writing an analysis into a folder."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+from vea_sdk.evaluation.analysis.run import Analysis
+from vea_sdk.evaluation.analysis.summary import summary
+from vea_sdk.evaluation.analysis.tables import tables
+
+
+def write(analysis: Analysis, folder: str | Path) -> list[Path]:
+    """Write tables, summary, and, where matplotlib is installed, figures. Files of these names are replaced.
+
+    Returns:
+        What was written.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = tables(analysis) | {"summary.json": json.dumps(summary(analysis), indent=2, allow_nan=False) + "\n"}
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    written = [folder / name for name in texts]
+    if can_draw():
+        from vea_sdk.evaluation.analysis.figures import FIGURES
+
+        for name, draw in FIGURES.items():
+            draw(analysis).savefig(folder / name)
+            written.append(folder / name)
+    return written
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
