@@ -29,6 +29,9 @@ def ask(
     layers: LayersOption = "profiled",
     mode: Annotated[str, typer.Option("--mode", help="highlight, or none to ask once.")] = "highlight",
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 64,
+    attend_with: Annotated[
+        str | None, typer.Option("--attend-with", help="Another checkpoint that looks while MODEL answers.")
+    ] = None,
     device: DeviceOption = None,
     dtype: DtypeOption = "auto",
     out: OutFolder = Path("vea-output"),
@@ -37,7 +40,11 @@ def ask(
     """Ask MODEL about IMAGE, highlight where it looked, and ask again."""
     if mode not in ("highlight", "none"):
         raise typer.BadParameter(f"{mode!r} is unknown: highlight or none.", param_hint="--mode")
-    vlm = _load(model, layers, device, dtype)
+    if attend_with is None:
+        vlm = _load(model, layers, device, dtype)
+    else:  # --layers are those to read, so they belong to the one that looks
+        other = _load(attend_with, layers, device, dtype)
+        vlm = _load(model, "profiled", device, dtype, attend_with=other)
     with progress("asking"):
         answer = vlm.ask(image, question, mode=mode, max_new_tokens=max_new_tokens)  # type: ignore[arg-type]
     evidence = answer.evidence
@@ -73,10 +80,10 @@ def attend(
     report(fields | {"top_patches": boxes}, as_json)
 
 
-def _load(model: str, layers: str, device: str | None, dtype: str) -> VLM:
+def _load(model: str, layers: str, device: str | None, dtype: str, attend_with: VLM | None = None) -> VLM:
     selection = parse_layers(layers)
     with progress(f"loading {model}"):
-        return load(model, device=device, dtype=dtype, layers=selection)
+        return load(model, device=device, dtype=dtype, layers=selection, attend_with=attend_with)
 
 
 def _shown(evidence: Evidence, image: Path, out: Path, highlighted: bool) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from vea_sdk.pipeline import VLM
 
 def describe(vlm: VLM) -> dict[str, Any]:
     """The wrapped model and every option that its answers and evidence depend on, ready for JSON."""
+    eye = {} if vlm.attend_with is None else {"attend_with": describe(vlm.attend_with)}
     return {
         "model": getattr(vlm.model.config, "_name_or_path", "") or type(vlm.model).__name__,
         "weights": fingerprint(vlm.model),
@@ -24,6 +25,7 @@ def describe(vlm: VLM) -> dict[str, Any]:
         "plain_prompt": vlm.plain_prompt,
         "highlight_prompt": vlm.highlight_prompt,
         "transformers": metadata.version("transformers"),
+        **eye,
     }
 
 

@@ -3,6 +3,7 @@
 from vea_sdk.grounding.metrics.answers import anls, exact_match, token_f1, vqa_accuracy
 from vea_sdk.grounding.metrics.labels import Rule, patch_labels
 from vea_sdk.grounding.metrics.ranking import auroc, average_precision, ndcg
+from vea_sdk.grounding.rapt import rapt
 
 __all__ = [
     "Rule",
@@ -12,6 +13,7 @@ __all__ = [
     "exact_match",
     "ndcg",
     "patch_labels",
+    "rapt",
     "token_f1",
     "vqa_accuracy",
 ]
