@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
-from random import Random
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +13,7 @@ from rich.progress import Progress
 from vea_sdk import tiny
 from vea_sdk.cli.ask import DeviceOption, DtypeOption, LayersOption, load_model
 from vea_sdk.cli.output import JsonFlag, OutFolder, report
+from vea_sdk.tiny.held_out import held_out
 
 
 def analyze(
@@ -38,12 +37,12 @@ def analyze(
         task = bar.add_task("analyzing", total=samples)
         found = analysis.analyze(
             vlm,
-            [replace(Random(seed).choice(tiny.draw(seed)), id=str(seed)) for seed in range(samples)],
+            held_out(samples),
             batch=batch,
             highlight=highlight,
             show=show,
             max_new_tokens=max_new_tokens,
-            tick=lambda done: bar.advance(task, done),
+            progress=lambda done: bar.advance(task, done),
         )
     written = analysis.write(found, out)
     if not any(path.suffix == ".png" for path in written):
