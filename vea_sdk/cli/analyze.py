@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
-from random import Random
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from vea_sdk import tiny
-from vea_sdk.cli.ask import DeviceOption, DtypeOption, LayersOption, load_model
-from vea_sdk.cli.output import JsonFlag, OutFolder, report
+from vea_sdk.cli.ask import DeviceOption, DtypeOption, LayersOption, ModelOption, load_model
+from vea_sdk.cli.output import JsonFlag, OutFolder, progress_bar, report
 
 
 def analyze(
-    model: Annotated[str, typer.Option("--model", help="Checkpoint folder or hub name; tiny is the embedded model.")],
+    model: ModelOption,
     samples: Annotated[int, typer.Option("--samples", min=1, help="How many samples.")] = 100,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Samples that run together.")] = 8,
     layers: LayersOption = "profiled",
@@ -33,17 +29,16 @@ def analyze(
     """Split MODEL's attention by section of the prompt and by whether it answered rightly; tables and figures."""
     from vea_sdk.evaluation import analysis
 
-    vlm = load_model(str(tiny.checkpoint()) if model == "tiny" else model, layers, device, dtype)
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("analyzing", total=samples)
+    vlm = load_model(model, layers, device, dtype)
+    with progress_bar("analyzing", samples) as advance:
         found = analysis.analyze(
             vlm,
-            [replace(Random(seed).choice(tiny.draw(seed)), id=str(seed)) for seed in range(samples)],
+            tiny.held_out(samples),
             batch=batch,
             highlight=highlight,
             show=show,
             max_new_tokens=max_new_tokens,
-            tick=lambda done: bar.advance(task, done),
+            tick=advance,
         )
     written = analysis.write(found, out)
     if not any(path.suffix == ".png" for path in written):
