@@ -242,7 +242,7 @@ def test_command(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert fields["auroc"] > 0.9
     assert all(Path(path).is_file() for path in fields["files"])
     monkeypatch.setattr("vea_sdk.evaluation.analysis.files.can_draw", lambda: False)
-    code, out, err = run(*arguments, "--no-highlight")
+    code, out, err = run(*arguments, "--no-highlight", "--degrade", "mask:0.3", "--out", tmp_path / "masked")
     assert code == 0, err
     assert "vea-sdk[viz]" in err
     assert "below_half" in out

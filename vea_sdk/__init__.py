@@ -11,6 +11,7 @@ from vea_sdk.profiles import Profile
 
 if TYPE_CHECKING:
     from vea_sdk import evidence
+    from vea_sdk.evaluation import evaluate
     from vea_sdk.evaluation.analysis import analyze
     from vea_sdk.grounding import metrics
     from vea_sdk.grounding.samples import Sample
@@ -30,6 +31,7 @@ __all__ = [
     "analyze",
     "build_info",
     "capture",
+    "evaluate",
     "evidence",
     "load",
     "metrics",
@@ -43,6 +45,7 @@ _LATER = {
     "Answer": "vea_sdk.pipeline",
     "Sample": "vea_sdk.grounding.samples",
     "analyze": "vea_sdk.evaluation.analysis",
+    "evaluate": "vea_sdk.evaluation",
     "evidence": "vea_sdk.evidence",
     "load": "vea_sdk.loading",
     "metrics": "vea_sdk.grounding.metrics",

@@ -11,6 +11,7 @@ from vea_sdk.cli.ask import ask, attend
 from vea_sdk.cli.bench import bench
 from vea_sdk.cli.demo import demo
 from vea_sdk.cli.doctor import doctor
+from vea_sdk.cli.eval import evaluate
 from vea_sdk.errors import VeaError
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 for command in (demo, ask, attend, analyze, doctor, bench):
     app.command()(command)
+app.command("eval")(evaluate)
 
 
 def main() -> None:

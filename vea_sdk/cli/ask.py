@@ -7,14 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
+from vea_sdk import tiny
 from vea_sdk.cli.output import JsonFlag, OutFolder, parse_layers, progress, report, save_picture, seconds
 from vea_sdk.evidence import Evidence
 from vea_sdk.loading import load
 from vea_sdk.pipeline import VLM
 
+TINY = "tiny"
+"""What ``--model`` and ``--data`` call the embedded model and its held-out pictures."""
+
 ImageArgument = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Picture file.")]
 QuestionArgument = Annotated[str, typer.Argument(help="Question about the picture.")]
-ModelOption = Annotated[str, typer.Option("--model", help="Checkpoint folder or hub name.")]
+ModelOption = Annotated[str, typer.Option("--model", help="Checkpoint folder or hub name; tiny is the embedded model.")]
 LayersOption = Annotated[
     str, typer.Option("--layers", help="profiled, all, numbers such as 18,22,24, or a depth span 0.5:1.0.")
 ]
@@ -80,10 +84,12 @@ def attend(
     report(fields | {"top_patches": boxes}, as_json)
 
 
-def load_model(model: str, layers: str, device: str | None, dtype: str, attend_with: VLM | None = None) -> VLM:
+def load_model(model: str, layers: str, device: str | None, dtype: str, **options: Any) -> VLM:
+    """Load a checkpoint, or the embedded model by the name ``tiny``; ``options`` as for :func:`vea_sdk.load`."""
     selection = parse_layers(layers)
+    source = tiny.checkpoint() if model == TINY else model
     with progress(f"loading {model}"):
-        return load(model, device=device, dtype=dtype, layers=selection, attend_with=attend_with)
+        return load(source, device=device, dtype=dtype, layers=selection, **options)
 
 
 def _shown(evidence: Evidence, image: Path, out: Path, highlighted: bool) -> dict[str, Any]:

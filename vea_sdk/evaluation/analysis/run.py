@@ -63,9 +63,8 @@ def analyze(
     Raises:
         InvalidInputError: there is no sample, or what :func:`vea_sdk.evaluate` refuses, or none is called ``show``.
     """
-    records: Sequence[Record | Sample] = (
-        samples.records if isinstance(samples, Dataset) else samples
-    )  # without opening pictures
+    # Without opening pictures.
+    records: Sequence[Record | Sample] = samples.records if isinstance(samples, Dataset) else samples
     places = {sample.id or str(place): place for place, sample in enumerate(records)}
     if show is not None and show not in places:
         raise InvalidInputError(f"no sample is called {show!r}. Choose among {', '.join(list(places)[:5])}, ...")
