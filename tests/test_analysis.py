@@ -125,7 +125,7 @@ def made() -> Analysis:
         look("d", 0.49, right=True, again=True, rapt=3.0),
         look("e", None, right=False, again=False, rapt=6.0),
     )
-    return Analysis((0, 1), (0,), looks, None, None)  # type: ignore[arg-type]
+    return Analysis((0, 1), (0,), looks)
 
 
 def test_summary_counts(made: Analysis) -> None:
@@ -172,9 +172,9 @@ def test_which_sample_is_shown(vlm: vea.VLM, samples: list[vea.Sample], found: A
     wrong = [one for one in found.looks if not one.right and one.auroc is not None]
     assert wrong, "the test wants a wrong answer"
     best = max(wrong, key=lambda one: one.auroc or 0)
-    assert found.shown.id == best.id
-    assert found.shown_everywhere.layers == found.layers
-    assert analyze(vlm, samples[:2], show="s1", highlight=False).shown.id == "s1"
+    sample, everywhere = found.shown
+    assert (sample.id, everywhere.layers) == (best.id, found.layers)
+    assert analyze(vlm, samples[:2], show="s1", highlight=False).shown[0].id == "s1"
 
 
 def test_bad_input(vlm: vea.VLM, samples: list[vea.Sample]) -> None:
@@ -198,6 +198,7 @@ def test_figures_and_their_absence(found: Analysis, tmp_path: Path, monkeypatch:
         with Image.open(path) as shown:
             assert np.asarray(shown.convert("L")).std() > 5  # something is drawn
     assert json.loads((tmp_path / "all" / "summary.json").read_text()) == summary(found)
+    assert "layers.png" not in {path.name for path in write(replace(found, shown=None), tmp_path / "none")}
     monkeypatch.setattr("vea_sdk.evaluation.analysis.files.can_draw", lambda: False)
     assert {path.suffix for path in write(found, tmp_path / "tables")} == {".csv", ".json"}
 
@@ -215,7 +216,7 @@ def test_a_model_without_rapt(tmp_path: Path) -> None:
     assert figures["rapt"] == {}
     assert len(figures["auroc"]) == 4
     one = replace(look("0", 0.5, right=False, again=False), layer_auroc=tuple(figures["auroc"]), rapt={})
-    made = Analysis(everywhere.layers, (1,), (one,), sample, everywhere)
+    made = Analysis(everywhere.layers, (1,), (one,), (sample, everywhere))
     assert {p.figure for p in curves(made)} == {"auroc"}
     assert write(made, tmp_path)
 

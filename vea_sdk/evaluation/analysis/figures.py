@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vea_sdk.errors import InvalidInputError
 from vea_sdk.evaluation.analysis.run import Analysis
 from vea_sdk.evaluation.analysis.summary import CHANCE, curves
 from vea_sdk.evaluation.analysis.tables import BINS, histogram
@@ -63,7 +64,9 @@ def histogram_figure(analysis: Analysis) -> Figure:
 
 def layers_figure(analysis: Analysis) -> Figure:
     """ā(l) of every layer on one sample's patches, isolated spikes removed, each scaled to its own range."""
-    everywhere, boxes = analysis.shown_everywhere, analysis.shown.boxes
+    if analysis.shown is None:
+        raise InvalidInputError("no sample was chosen to be shown, so there are no layers to draw.")
+    (sample, everywhere), boxes = analysis.shown, analysis.shown[0].boxes
     labels = metrics.patch_labels(everywhere.layout, boxes)
     rankable = bool(labels.any()) and not bool(labels.all())
     across = min(8, math.ceil(math.sqrt(len(everywhere.layers))))
@@ -78,7 +81,7 @@ def layers_figure(analysis: Analysis) -> Figure:
         title = f"layer {layer}" + (f", AUROC {metrics.auroc(row, labels):.2f}" if rankable else "")
         weight = "bold" if layer in analysis.grounding else "normal"
         ax.set_title(title, fontsize=8, fontweight=weight)
-    figure.suptitle(analysis.shown.question, fontsize=9)
+    figure.suptitle(sample.question, fontsize=9)
     return figure
 
 

@@ -28,6 +28,8 @@ def write(analysis: Analysis, folder: str | Path) -> list[Path]:
         from vea_sdk.evaluation.analysis.figures import FIGURES
 
         for name, draw in FIGURES.items():
+            if name == "layers.png" and analysis.shown is None:
+                continue
             draw(analysis).savefig(folder / name)
             written.append(folder / name)
     return written

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from vea_sdk.errors import InvalidInputError
 from vea_sdk.evaluation.analysis.look import Look
@@ -21,15 +22,18 @@ class Analysis:
     """What :func:`analyze` found.
 
     ``layers``: those read, all that have softmax attention; ``grounding``: those whose mean is the evidence.
-    ``looks``: one per sample, in order. ``shown``, ``shown_everywhere``: the sample whose layers are shown, and its
-    evidence of all layers.
+    ``looks``: one per sample, in order. ``shown``: the sample whose layers are drawn, and its evidence of all layers.
     """
 
     layers: tuple[int, ...]
     grounding: tuple[int, ...]
     looks: tuple[Look, ...]
-    shown: Sample
-    shown_everywhere: Evidence
+    shown: tuple[Sample, Evidence] | None = None
+
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, Any]], grounding: Sequence[int]) -> Analysis:
+        """From the rows of :func:`vea_sdk.evaluate` with the method "base", and perhaps "vea"."""
+        return cls(tuple(rows[0]["layers"]["layers"]), tuple(grounding), tuple(Look.of(row) for row in rows))
 
 
 def analyze(
@@ -80,10 +84,10 @@ def analyze(
         resamples=1,
         progress=progress,
     )
-    looks = tuple(Look.of(row) for row in evaluation.rows)
-    sample = samples[places[show] if show is not None else _telling(looks)]
+    found = Analysis.of(evaluation.rows, vlm.layers)
+    sample = samples[places[show] if show is not None else _telling(found.looks)]
     (everywhere,) = vlm.attend_many([sample.image], [sample.question], layers="all")
-    return Analysis(everywhere.layers, vlm.layers, looks, sample, everywhere)
+    return replace(found, shown=(sample, everywhere))
 
 
 def _telling(looks: Sequence[Look]) -> int:
