@@ -25,11 +25,9 @@ def write(analysis: Analysis, folder: str | Path) -> list[Path]:
         write_whole(folder / name, text)
     written = [folder / name for name in texts]
     if can_draw():
-        from vea_sdk.evaluation.analysis.figures import FIGURES
+        from vea_sdk.evaluation.analysis.figures import figures
 
-        for name, draw in FIGURES.items():
-            if name == "layers.png" and analysis.shown is None:
-                continue
-            draw(analysis).savefig(folder / name)
+        for name, figure in figures(analysis).items():
+            figure.savefig(folder / name)
             written.append(folder / name)
     return written
