@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from vea_sdk.evaluation import evaluate
     from vea_sdk.evaluation.analysis import analyze
     from vea_sdk.grounding import metrics
+    from vea_sdk.grounding.probes import probes
+    from vea_sdk.grounding.profiling import profile
     from vea_sdk.grounding.samples import Sample
     from vea_sdk.loading import load
     from vea_sdk.pipeline import VLM, Answer, wrap
@@ -36,6 +38,8 @@ __all__ = [
     "load",
     "metrics",
     "ops",
+    "probes",
+    "profile",
     "wrap",
 ]
 
@@ -49,6 +53,8 @@ _LATER = {
     "evidence": "vea_sdk.evidence",
     "load": "vea_sdk.loading",
     "metrics": "vea_sdk.grounding.metrics",
+    "probes": "vea_sdk.grounding.probes.compose",
+    "profile": "vea_sdk.grounding.profiling",
     "wrap": "vea_sdk.pipeline",
 }
 

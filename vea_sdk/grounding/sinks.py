@@ -7,8 +7,9 @@ exist; with ``"replicate"``, the authors' padding, a cell on the border is its o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,12 @@ class LayerSinks:
     layer: int
     sinks: tuple[Sink, ...]
     removed: float
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> LayerSinks:
+        """The reverse of ``dataclasses.asdict``, also from JSON."""
+        sinks = tuple(Sink(**{**sink, "box": tuple(sink["box"])}) for sink in fields["sinks"])
+        return cls(fields["layer"], sinks, fields["removed"])
 
 
 @dataclass(frozen=True)

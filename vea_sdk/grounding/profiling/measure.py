@@ -1,0 +1,230 @@
+"""One pass per sample through all layers: how well each layer's attention points at the evidence."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from importlib import metadata
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from vea_sdk.adapters import Adapter
+from vea_sdk.capture.layers import LayerSelection, resolve_layers
+from vea_sdk.errors import InvalidInputError, NaNAttentionError
+from vea_sdk.evidence import Evidence
+from vea_sdk.evidence.denoise import Border
+from vea_sdk.fingerprint import fingerprint
+from vea_sdk.grounding import metrics
+from vea_sdk.grounding.samples import Sample, check_boxes
+from vea_sdk.grounding.sinks import LayerSinks, find
+from vea_sdk.journal import Journal
+from vea_sdk.profiles import model_name
+
+NO_BOXES, ONE_CLASS = "no boxes", "one class"
+"""Why a sample cannot be ranked: nothing marks its evidence, or all of its patches hold evidence or none does."""
+
+
+class Attends(Protocol):
+    """What profiling needs of a :class:`vea_sdk.VLM`."""
+
+    model: nn.Module
+    plain_prompt: str
+    lam: float
+
+    @property
+    def adapter(self) -> Adapter: ...
+
+    def attend_many(
+        self, images: Sequence[Image.Image], questions: Sequence[str], layers: LayerSelection | None = None
+    ) -> list[Evidence]: ...
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One sample: a figure per layer read, in their order, or in ``skipped`` the reason why there are none.
+
+    ``sinks``: those of every layer by border rule, see :mod:`vea_sdk.grounding.sinks`; of skipped samples, too, if they
+    were run. ``digest``: of picture, question and boxes.
+    """
+
+    id: str
+    kind: str
+    digest: str
+    auroc: tuple[float, ...] = ()
+    average_precision: tuple[float, ...] = ()
+    ndcg: tuple[float, ...] = ()
+    sinks: Mapping[str, tuple[LayerSinks, ...]] = field(default_factory=dict)
+    skipped: str | None = None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """All samples of one model. ``layers``: those read; ``n_layers``: the model's depth."""
+
+    model: str
+    n_layers: int
+    layers: tuple[int, ...]
+    rule: metrics.Rule
+    samples: tuple[Measured, ...]
+
+    @property
+    def ranked(self) -> list[Measured]:
+        """The samples that could be ranked."""
+        return [one for one in self.samples if one.skipped is None]
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """How many samples could not be ranked, by reason."""
+        return dict(Counter(one.skipped for one in self.samples if one.skipped is not None))
+
+    def figures(self, name: str = "auroc") -> NDArray[np.float64]:
+        """[ranked samples, layers read] of ``"auroc"``, ``"average_precision"`` or ``"ndcg"``."""
+        return np.array([getattr(one, name) for one in self.ranked], dtype=np.float64)
+
+
+def measure(
+    vlm: Attends,
+    samples: Iterable[Sample],
+    *,
+    layers: LayerSelection = "all",
+    rule: metrics.Rule = "any",
+    batch: int = 8,
+    journal: str | Path | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> Measurement:
+    """AUROC, AP and NDCG of ā(l) against the patches with evidence, for every sample and layer.
+
+    Args:
+        vlm: the wrapped model; where another attends for it, that one.
+        samples: with boxes; those without an id are known by their place. Opened one batch at a time.
+        layers: what to read, by default every layer with softmax attention.
+        rule: which patches hold evidence, see :func:`vea_sdk.metrics.patch_labels`.
+        batch: samples per pass.
+        journal: a file of JSON lines, one per sample, added to as they are done; an interrupted run goes on from it.
+            Batches are those of the whole run, so nothing depends on where it stopped.
+        progress: called with the number of samples just finished.
+
+    Raises:
+        InvalidInputError: there is no sample, none can be ranked, an id comes twice, a box is inverted or outside its
+            picture, or the journal is of another run or other samples.
+        NaNAttentionError: a layer gave NaN; the sample and layers are named.
+    """
+    if batch < 1:
+        raise InvalidInputError(f"batch={batch} must be at least 1.")
+    vlm = getattr(vlm, "attend_with", None) or vlm
+    selection = resolve_layers(layers, vlm.adapter)
+    done: list[Measured] = []
+    seen: set[str] = set()
+    remaining = enumerate(samples)
+    with Journal(journal, _run_of(vlm, selection, rule)) as kept:
+        while items := [_identified(place, sample, seen) for place, sample in islice(remaining, batch)]:
+            missing = [name for name, _ in items if name not in kept.rows]
+            if missing:
+                for row in _measured(vlm, items, selection, rule):
+                    if row.id in missing:
+                        kept.add(asdict(row))
+            done += [_kept(kept.rows[name], sample) for name, sample in items]
+            if progress is not None:
+                progress(len(items))
+    if not done:
+        raise InvalidInputError("there is no sample to profile on. Give at least one, such as vea.probes(100).")
+    found = Measurement(model_name(vlm.adapter.model), vlm.adapter.n_layers, selection, rule, tuple(done))
+    if not found.ranked:
+        reasons = ", ".join(f"{count} with {reason}" for reason, count in found.skipped.items())
+        raise InvalidInputError(
+            f"none of the {len(done)} samples can be ranked: {reasons}. Give boxes that cover part of the picture."
+        )
+    return found
+
+
+def _run_of(vlm: Attends, selection: Sequence[int], rule: str) -> dict[str, Any]:
+    """What the figures depend on besides the samples."""
+    return {
+        "model": model_name(vlm.adapter.model),
+        "weights": fingerprint(vlm.model),
+        "dtype": str(next(vlm.model.parameters()).dtype).removeprefix("torch."),
+        "prompt": vlm.plain_prompt,
+        "layers": list(selection),
+        "rule": rule,
+        "lam": vlm.lam,
+        "transformers": metadata.version("transformers"),
+    }
+
+
+def _identified(place: int, sample: Sample, seen: set[str]) -> tuple[str, Sample]:
+    name = sample.id or str(place)
+    if name in seen:
+        raise InvalidInputError(f"sample {place}: the id {name!r} comes twice. Give every sample its own.")
+    seen.add(name)
+    check_boxes(sample.boxes, sample.image.size, f"sample {name!r}")
+    return name, sample
+
+
+def _measured(
+    vlm: Attends, items: Sequence[tuple[str, Sample]], selection: Sequence[int], rule: metrics.Rule
+) -> list[Measured]:
+    """One batch; samples without boxes are not run."""
+    marked = [(name, sample) for name, sample in items if sample.boxes]
+    looked = dict(zip((name for name, _ in marked), _look(vlm, marked, selection), strict=True))
+    rows = []
+    for name, sample in items:
+        row = Measured(name, sample.kind, _digest(sample), skipped=NO_BOXES)
+        rows.append(_figures(row, looked[name], sample, vlm.lam, rule) if name in looked else row)
+    return rows
+
+
+def _look(vlm: Attends, items: Sequence[tuple[str, Sample]], selection: Sequence[int]) -> list[Evidence]:
+    try:
+        return vlm.attend_many(
+            [sample.image for _, sample in items], [sample.question for _, sample in items], list(selection)
+        )
+    except NaNAttentionError as error:
+        if len(items) > 1:  # one by one, to name the sample
+            for item in items:
+                _look(vlm, [item], selection)
+            raise
+        raise NaNAttentionError(
+            f"sample {items[0][0]!r}: {error} For profiling: layers=[...] reads the others only."
+        ) from error
+
+
+def _figures(row: Measured, evidence: Evidence, sample: Sample, lam: float, rule: metrics.Rule) -> Measured:
+    labels = metrics.patch_labels(evidence.layout, sample.boxes, rule)
+    sinks = {border: tuple(find(evidence, lam, border)) for border in get_args(Border)}
+    if labels.all() or not labels.any():
+        return replace(row, sinks=sinks, skipped=ONE_CLASS)
+    scores = evidence.layer_scores
+    return replace(
+        row,
+        auroc=tuple(metrics.auroc(one, labels) for one in scores),
+        average_precision=tuple(metrics.average_precision(one, labels) for one in scores),
+        ndcg=tuple(metrics.ndcg(one, labels) for one in scores),
+        sinks=sinks,
+        skipped=None,
+    )
+
+
+def _kept(row: dict[str, Any], sample: Sample) -> Measured:
+    """What the journal holds, if it is about this very sample."""
+    if row["digest"] != _digest(sample):
+        raise InvalidInputError(
+            f"sample {row['id']!r}: the journal holds figures of another picture, question or boxes under this id. "
+            "Choose another journal, or delete it."
+        )
+    tuples = {name: tuple(row[name]) for name in ("auroc", "average_precision", "ndcg")}
+    sinks = {border: tuple(map(LayerSinks.from_dict, found)) for border, found in row["sinks"].items()}
+    return Measured(**{**row, **tuples, "sinks": sinks})
+
+
+def _digest(sample: Sample) -> str:
+    said = json.dumps([sample.question, sample.boxes, sample.image.mode, sample.image.size])
+    return hashlib.sha256(said.encode() + sample.image.tobytes()).hexdigest()[:16]
