@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -111,7 +109,7 @@ def test_a_killed_process_leaves_its_rows_and_no_lock(path: Path) -> None:
         with pytest.raises(InvalidInputError, match="another process"):
             Journal(path, RUN)
     finally:
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
     deadline = time.monotonic() + 5
     while True:
