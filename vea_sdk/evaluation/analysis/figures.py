@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vea_sdk.evaluation.analysis.run import Analysis
-from vea_sdk.evaluation.analysis.summary import CHANCE, curves
-from vea_sdk.evaluation.analysis.tables import BINS, histogram
-from vea_sdk.evidence import layout_map, overlay
+from vea_sdk.evaluation.analysis.summary import CHANCE, Point, curves
+from vea_sdk.evaluation.analysis.tables import BINS, Bin, histogram
+from vea_sdk.evidence import Evidence, layout_map, overlay
 from vea_sdk.grounding import metrics
+from vea_sdk.grounding.samples import Sample
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,9 +24,8 @@ _LINES = {"right": "-", "wrong": "--"}
 _SIDE = 320  # pixels of a layer's picture: a row of them must fit into a document
 
 
-def rapt_figure(analysis: Analysis) -> Figure:
+def rapt_figure(points: Sequence[Point]) -> Figure:
     """RAPT by layer and section, and AUROC by layer: right answers as lines, wrong ones dashed, with intervals."""
-    points = curves(analysis)
     figure, axes = _subplots(1, len(_PANELS), 4.2, 3.6)
     for ax, panel in zip(axes[0], _PANELS, strict=True):
         for name in panel:
@@ -45,9 +46,8 @@ def rapt_figure(analysis: Analysis) -> Figure:
     return figure
 
 
-def histogram_figure(analysis: Analysis) -> Figure:
+def histogram_figure(rows: Sequence[Bin]) -> Figure:
     """How many samples have evidence of which AUROC, those with right and wrong answers stacked."""
-    rows = histogram(analysis.looks)
     figure, axes = _subplots(1, 1, 5.2, 3.6)
     ax, low, width = axes[0][0], BINS[:-1], float(BINS[1] - BINS[0])
     right, wrong = ([row[place] for row in rows] for place in (2, 3))
@@ -61,9 +61,9 @@ def histogram_figure(analysis: Analysis) -> Figure:
     return figure
 
 
-def layers_figure(analysis: Analysis) -> Figure:
+def layers_figure(sample: Sample, everywhere: Evidence, grounding: Sequence[int]) -> Figure:
     """ā(l) of every layer on one sample's patches, isolated spikes removed, each scaled to its own range."""
-    everywhere, boxes = analysis.shown_everywhere, analysis.shown.boxes
+    boxes = sample.boxes
     labels = metrics.patch_labels(everywhere.layout, boxes)
     rankable = bool(labels.any()) and not bool(labels.all())
     across = min(8, math.ceil(math.sqrt(len(everywhere.layers))))
@@ -76,13 +76,21 @@ def layers_figure(analysis: Analysis) -> Figure:
         picture.thumbnail((_SIDE, _SIDE))
         ax.imshow(np.asarray(picture))
         title = f"layer {layer}" + (f", AUROC {metrics.auroc(row, labels):.2f}" if rankable else "")
-        weight = "bold" if layer in analysis.grounding else "normal"
+        weight = "bold" if layer in grounding else "normal"
         ax.set_title(title, fontsize=8, fontweight=weight)
-    figure.suptitle(analysis.shown.question, fontsize=9)
+    figure.suptitle(sample.question, fontsize=9)
     return figure
 
 
-FIGURES = {"rapt.png": rapt_figure, "auroc-histogram.png": histogram_figure, "layers.png": layers_figure}
+def figures(analysis: Analysis) -> dict[str, Figure]:
+    """File name → figure."""
+    found = {
+        "rapt.png": rapt_figure(curves(analysis)),
+        "auroc-histogram.png": histogram_figure(histogram(analysis.looks)),
+    }
+    if analysis.shown is not None:
+        found["layers.png"] = layers_figure(*analysis.shown, analysis.grounding)
+    return found
 
 
 def _label(name: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
 from vea_sdk.evaluation.analysis.run import Analysis
 from vea_sdk.evaluation.analysis.summary import summary
 from vea_sdk.evaluation.analysis.tables import tables
+from vea_sdk.evaluation.plot import can_draw
+from vea_sdk.journal import write_whole
 
 
 def write(analysis: Analysis, folder: str | Path) -> list[Path]:
@@ -21,17 +22,12 @@ def write(analysis: Analysis, folder: str | Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     texts = tables(analysis) | {"summary.json": json.dumps(summary(analysis), indent=2, allow_nan=False) + "\n"}
     for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        write_whole(folder / name, text)
     written = [folder / name for name in texts]
     if can_draw():
-        from vea_sdk.evaluation.analysis.figures import FIGURES
+        from vea_sdk.evaluation.analysis.figures import figures
 
-        for name, draw in FIGURES.items():
-            draw(analysis).savefig(folder / name)
+        for name, figure in figures(analysis).items():
+            figure.savefig(folder / name)
             written.append(folder / name)
     return written
-
-
-def can_draw() -> bool:
-    """Whether matplotlib is installed."""
-    return importlib.util.find_spec("matplotlib") is not None

@@ -1,29 +1,21 @@
-"""What one sample shows: attention of each layer by section of the prompt, and how well it points at the evidence."""
+"""What one sample shows."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-
-import numpy as np
-
-from vea_sdk.errors import InvalidInputError
-from vea_sdk.evidence import Evidence
-from vea_sdk.grounding import metrics
-from vea_sdk.grounding.samples import Sample
-
-SECTIONS = ("image", "text", "evidence", "non_evidence")
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Look:
     """One sample's figures.
 
-    ``baseline``: the answer to the plain question; ``right``: whether it is one of the accepted answers;
+    ``baseline``: the answer to the plain question; ``right``: whether it is an exact match.
     ``highlighted`` and ``right_highlighted``: the same for the highlighted picture, None where it was not asked about.
-    ``auroc``: of the evidence, the mean over the grounding layers; ``layer_auroc``: of each layer read. None without
-    boxes, or where all patches are of one class.
-    ``rapt``: section → RAPT of each layer read; sections that this sample does not have are absent. "text" is all of
-    the prompt but its image tokens.
+    ``auroc``: of the evidence, the mean over the grounding layers, denoised; ``layer_auroc``: of each layer read. None
+    without boxes, or where all patches are of one class.
+    ``rapt``: section → RAPT of each layer read, see :class:`vea_sdk.evaluation.layers.LayerFigures`.
     """
 
     id: str
@@ -38,49 +30,20 @@ class Look:
     layer_auroc: tuple[float, ...] | None
     rapt: dict[str, tuple[float, ...]]
 
-
-def look_at(sample: Sample, name: str, everywhere: Evidence, evidence: Evidence, said: str, again: str | None) -> Look:
-    """The figures of one sample.
-
-    Args:
-        sample: with its answers and boxes.
-        name: what it is called, its own ``id`` or its place.
-        everywhere: evidence of all layers.
-        evidence: of the grounding layers.
-        said: the answer to the plain question.
-        again: the answer about the highlighted picture, if it was asked about.
-    """
-    if not sample.answers:
-        raise InvalidInputError(f"sample {name} has no accepted answer, so none can be right. Give it one.")
-    labels = metrics.patch_labels(everywhere.layout, sample.boxes)
-    rankable = bool(labels.any()) and not bool(labels.all())
-    return Look(
-        id=name,
-        kind=sample.kind,
-        question=sample.question,
-        answers=tuple(sample.answers),
-        baseline=said,
-        right=_right(said, sample),
-        highlighted=again,
-        right_highlighted=None if again is None else _right(again, sample),
-        auroc=metrics.auroc(evidence.scores, labels) if rankable else None,
-        layer_auroc=tuple(metrics.auroc(row, labels) for row in everywhere.layer_scores) if rankable else None,
-        rapt=_rapt(everywhere, labels),
-    )
-
-
-def _right(text: str, sample: Sample) -> bool:
-    return metrics.exact_match(text, sample.answers) == 1.0
-
-
-def _rapt(evidence: Evidence, labels: np.ndarray) -> dict[str, tuple[float, ...]]:
-    """RAPT by section. In cross-attention there is no prompt around the image, and no section has any."""
-    stats = evidence.stats
-    if "mean" not in stats:
-        return {}
-    patches = ~np.isnan(evidence.layout.token_boxes()[:, 0])  # separators stand for no pixel
-    found = {"image": stats["rapt_image"], "text": stats.get("rapt_text")}
-    if labels.any():
-        for name, section in (("evidence", labels), ("non_evidence", patches & ~labels)):
-            found[name] = metrics.rapt(evidence.layer_scores, section, stats["mean"]) if section.any() else None
-    return {name: tuple(float(value) for value in row) for name, row in found.items() if row is not None}
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Look:
+        """From a row of :func:`vea_sdk.evaluate` with the method "base", and perhaps "vea"."""
+        base, again, layers = row["methods"]["base"], row["methods"].get("vea"), row["layers"]
+        return cls(
+            id=row["id"],
+            kind=row["kind"],
+            question=row["question"],
+            answers=tuple(row["answers"]),
+            baseline=base["answer"],
+            right=base["believed"],
+            highlighted=again["answer"] if again else None,
+            right_highlighted=again["believed"] if again else None,
+            auroc=base["auroc"],
+            layer_auroc=None if layers["auroc"] is None else tuple(layers["auroc"]),
+            rapt={section: tuple(values) for section, values in layers["rapt"].items()},
+        )

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from vea_sdk.evaluation.analysis.look import SECTIONS, Look
+from vea_sdk.evaluation.analysis.look import Look
 from vea_sdk.evaluation.analysis.run import Analysis
+from vea_sdk.evaluation.layers import SECTIONS
 
 CHANCE = 0.5
 """The AUROC of a map that knows nothing."""

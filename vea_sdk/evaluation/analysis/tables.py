@@ -15,6 +15,8 @@ from vea_sdk.evaluation.analysis.run import Analysis
 from vea_sdk.evaluation.analysis.summary import Point, curves, misplaced
 
 BINS = np.linspace(0, 1, 21)
+Bin = tuple[float, float, int, int]
+"""(low, high, right answers, wrong answers)."""
 
 _SAMPLE = ("id", "kind", "question", "answers", "baseline", "right", "highlighted", "right_highlighted", "auroc")
 
@@ -29,8 +31,8 @@ def tables(analysis: Analysis) -> dict[str, str]:
     }
 
 
-def histogram(looks: Sequence[Look]) -> list[tuple[float, float, int, int]]:
-    """(low, high, right answers, wrong answers) per bin of the evidence's AUROC."""
+def histogram(looks: Sequence[Look]) -> list[Bin]:
+    """How many samples have evidence of which AUROC."""
     counts = [
         np.histogram([one.auroc for one in looks if one.right == right and one.auroc is not None], BINS)[0]
         for right in (True, False)

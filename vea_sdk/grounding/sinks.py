@@ -1,0 +1,122 @@
+"""Attention sinks: lone patches that draw attention without holding evidence, and what denoising makes of them.
+
+A cell of the patch grid is a sink where e[i,j] > λ · max of its 3×3 neighbours (arXiv 2510.17771, Eq. 2): there,
+:func:`vea_sdk.evidence.denoise` replaces it by their mean. With ``border="valid"`` the neighbours are the cells that
+exist; with ``"replicate"``, the authors' padding, a cell on the border is its own neighbour and never a sink (λ ≥ 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vea_sdk.adapters.geometry import Box
+from vea_sdk.errors import InvalidInputError
+from vea_sdk.evidence import Evidence, denoise
+from vea_sdk.evidence.denoise import Border, spikes
+
+
+@dataclass(frozen=True)
+class Sink:
+    """One sink: ``grid`` (0 is the finest over the whole picture), its cell, and its pixels in the original.
+
+    ``share`` is its part of the attention on the picture; ``edge``: on the border of its grid; ``corner``: in a corner.
+    """
+
+    grid: int
+    row: int
+    col: int
+    box: Box
+    share: float
+    edge: bool
+    corner: bool
+
+
+@dataclass(frozen=True)
+class LayerSinks:
+    """The sinks of one layer in one picture. ``removed`` is the part of the attention on the picture that denoising
+    takes away, Σ(e − e′) / Σe; 0 where there is no attention."""
+
+    layer: int
+    sinks: tuple[Sink, ...]
+    removed: float
+
+
+@dataclass(frozen=True)
+class SinkSummary:
+    """The sinks of one layer over ``n_samples`` pictures.
+
+    ``count``: sinks per picture; ``present``: share of the pictures that have any; ``edge``, ``corner``: share of the
+    sinks there (corners are edges, too), None without a sink; ``removed``: mean of :class:`LayerSinks`'s.
+    """
+
+    layer: int
+    n_samples: int
+    count: float
+    present: float
+    edge: float | None
+    corner: float | None
+    removed: float
+
+
+def find(evidence: Evidence, lam: float = 10.0, border: Border = "valid") -> list[LayerSinks]:
+    """The sinks of every layer that the evidence holds, in order.
+
+    Args:
+        evidence: of one picture, such as ``vlm.attend_many([image], [question], layers="all")[0]``.
+        lam: λ > 0.
+        border: ``"valid"`` or ``"replicate"``, see above.
+
+    Raises:
+        InvalidInputError: λ is not positive, or the border rule is unknown.
+    """
+    return [
+        _of_layer(layer, scores, evidence, lam, border)
+        for layer, scores in zip(evidence.layers, evidence.layer_scores.astype(np.float64), strict=True)
+    ]
+
+
+def _of_layer(layer: int, scores: NDArray[np.float64], evidence: Evidence, lam: float, border: Border) -> LayerSinks:
+    total = float(scores.sum())
+    sinks, removed = [], 0.0
+    for number, grid in enumerate(evidence.layout.grids):
+        cells = scores[grid.token_index]
+        removed += float((cells - denoise(cells, lam, border)).sum())
+        boxes = grid.boxes()
+        for row, col in np.argwhere(spikes(cells, lam, border)).tolist():
+            sides = (row in (0, grid.rows - 1)) + (col in (0, grid.cols - 1))
+            x0, y0, x1, y1 = boxes[row, col].tolist()
+            share = float(cells[row, col]) / total
+            sinks.append(Sink(number, row, col, (x0, y0, x1, y1), share, sides > 0, sides == 2))
+    return LayerSinks(layer, tuple(sinks), removed / total if total > 0 else 0.0)
+
+
+def summarise(found: Iterable[Sequence[LayerSinks]]) -> list[SinkSummary]:
+    """Figures per layer over several pictures, from what :func:`find` gave for each.
+
+    Raises:
+        InvalidInputError: there is no picture, or they were read at different layers.
+    """
+    pictures = list(found)
+    if not pictures:
+        raise InvalidInputError("there is no picture to summarise sinks over. Give what find() returned, one or more.")
+    layers = {tuple(one.layer for one in picture) for picture in pictures}
+    if len(layers) > 1:
+        raise InvalidInputError(f"the pictures were read at different layers: {sorted(layers)}. Summarise them apart.")
+    return [_summary([picture[place] for picture in pictures]) for place in range(len(pictures[0]))]
+
+
+def _summary(layers: Sequence[LayerSinks]) -> SinkSummary:
+    sinks = [sink for one in layers for sink in one.sinks]
+    return SinkSummary(
+        layer=layers[0].layer,
+        n_samples=len(layers),
+        count=len(sinks) / len(layers),
+        present=sum(bool(one.sinks) for one in layers) / len(layers),
+        edge=sum(sink.edge for sink in sinks) / len(sinks) if sinks else None,
+        corner=sum(sink.corner for sink in sinks) / len(sinks) if sinks else None,
+        removed=sum(one.removed for one in layers) / len(layers),
+    )
