@@ -122,10 +122,13 @@ def split(results: Results) -> str:
     for name, found in results["conditions"].items():
         counts = found["methods"]["base"]["split"]
         parts = [counts[part] for part in ("seen_right", "seen_wrong", "unseen_right", "unseen_wrong")]
-        near = found["wrong_by_distance"]
-        rows.append([title(name), *map(str, parts), f"{near['1']} / {near['2']} / {near['more']}"])
-    head = ["pictures", "seen, right", "seen, not believed", "not seen, right", "not seen, wrong"]
-    return table([*head, "wrong by 1 / 2 / more characters"], rows)
+        rows.append([title(name), *map(str, parts)])
+    return table(["pictures", "seen, right", "seen, not believed", "not seen, right", "not seen, wrong"], rows)
+
+
+def wrong(results: Results) -> str:
+    rows = [[title(name), *map(str, found["wrong"].values())] for name, found in results["conditions"].items()]
+    return table(["pictures", *results["conditions"]["clean"]["wrong"]], rows)
 
 
 def rapt(results: Results) -> str:
@@ -151,20 +154,35 @@ def misplaced(results: Results) -> str:
     return table(["pictures", "share below 0.5", "samples", "right", "right after", "mended", "spoiled"], rows)
 
 
+def profiles(results: Results) -> str:
+    rows = []
+    for name, found in results["profiles"].items():
+        auroc = [f"{mean:.3f} [{low:.3f}, {high:.3f}]" for mean, low, high in found["auroc"]]
+        rows.append([name, ", ".join(map(str, found["layers"])), *auroc])
+    layers = range(len(results["profiles"]["clean, first set"]["auroc"]))
+    return table(["100 pictures", "chosen", *(f"layer {layer}" for layer in layers)], rows)
+
+
+def stability(results: Results) -> str:
+    counts = [one["n_samples"] for one in results["profiles"]["clean, first set"]["stability"]]
+    rows = [
+        [name, *(f"{one['same']:.1%}" for one in found["stability"])] for name, found in results["profiles"].items()
+    ]
+    return table(["pictures", *(f"{count} samples" for count in counts)], rows)
+
+
 def sinks(results: Results) -> str:
     rows = []
-    for valid, replicate in zip(results["sinks"]["valid"], results["sinks"]["replicate"], strict=True):
-        place = ["–" if valid[key] is None else f"{valid[key]:.0%}" for key in ("edge", "corner")]
-        counts = [f"{one['count']:.2f} ({one['removed']:.2%})" for one in (valid, replicate)]
-        rows.append([str(valid["layer"]), counts[0], *place, counts[1]])
-    head = [
-        "layer",
-        "per picture, border `valid` (attention removed)",
-        "on an edge",
-        "in a corner",
-        "border `replicate`",
-    ]
-    return table(head, rows)
+    for name in ("clean, first set", "noise:0.6", "mask:0.3"):
+        found = results["profiles"][name]["sinks"]
+        evidence = results["profiles"][name]["sinks_on_evidence"]
+        for valid, replicate, on_evidence in zip(found["valid"], found["replicate"], evidence, strict=True):
+            shares = (on_evidence, valid["edge"], valid["corner"])
+            place = ["–" if share is None else f"{share:.0%}" for share in shares]
+            counts = [f"{one['count']:.2f} ({one['removed']:.2%})" for one in (valid, replicate)]
+            rows.append([name, str(valid["layer"]), counts[0], *place, counts[1]])
+    head = ["pictures", "layer", "sinks per picture, border `valid` (attention removed)", "on the evidence"]
+    return table([*head, "on an edge", "in a corner", "the same, border `replicate`"], rows)
 
 
 def why(results: Results) -> str:
@@ -193,7 +211,20 @@ def places(results: Results) -> str:
 
 TABLES: dict[str, Callable[[Results], str]] = {
     function.__name__: function
-    for function in (methods, ablations, attribution, split, rapt, misplaced, sinks, why, places)
+    for function in (
+        methods,
+        ablations,
+        attribution,
+        split,
+        wrong,
+        rapt,
+        misplaced,
+        profiles,
+        stability,
+        sinks,
+        why,
+        places,
+    )
 }
 
 
