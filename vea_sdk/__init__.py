@@ -11,6 +11,8 @@ from vea_sdk.profiles import Profile
 
 if TYPE_CHECKING:
     from vea_sdk import evidence
+    from vea_sdk.evaluation import evaluate
+    from vea_sdk.evaluation.analysis import analyze
     from vea_sdk.grounding import metrics
     from vea_sdk.grounding.probes import probes
     from vea_sdk.grounding.profiling import profile
@@ -28,8 +30,10 @@ __all__ = [
     "VeaError",
     "__version__",
     "adapters",
+    "analyze",
     "build_info",
     "capture",
+    "evaluate",
     "evidence",
     "load",
     "metrics",
@@ -44,6 +48,8 @@ _LATER = {
     "VLM": "vea_sdk.pipeline",
     "Answer": "vea_sdk.pipeline",
     "Sample": "vea_sdk.grounding.samples",
+    "analyze": "vea_sdk.evaluation.analysis",
+    "evaluate": "vea_sdk.evaluation",
     "evidence": "vea_sdk.evidence",
     "load": "vea_sdk.loading",
     "metrics": "vea_sdk.grounding.metrics",

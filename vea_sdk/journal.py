@@ -76,15 +76,18 @@ class Journal:
         self._file.seek(0)
         content = self._file.read()
         whole = content[: content.rfind(b"\n") + 1]
-        self._file.truncate(len(whole))
+        first = json.dumps({"run": run}, ensure_ascii=False, allow_nan=False)
         lines = self._parsed(whole)
         found = next(lines, None)
+        if found is not None:
+            self._compare(found[1].get("run"), run)
+            for where, row in lines:
+                self._keep(row, where)
+        elif not first.encode().startswith(content):
+            raise self._foreign()
+        self._file.truncate(len(whole))
         if found is None:
-            self._write(json.dumps({"run": run}, ensure_ascii=False, allow_nan=False))
-            return
-        self._compare(found[1].get("run"), run)
-        for where, row in lines:
-            self._keep(row, where)
+            self._write(first)
 
     def _parsed(self, content: bytes) -> Iterator[tuple[str, _Row]]:
         for number, line in enumerate(content.split(b"\n")[:-1], 1):
@@ -99,13 +102,16 @@ class Journal:
 
     def _compare(self, found: Any, run: _Row) -> None:
         if not isinstance(found, dict):
-            raise InvalidInputError(f"{self._path} holds no results of a run. Choose another file.")
+            raise self._foreign()
         differing = [name for name in sorted({*found, *run}) if found.get(name) != run.get(name)]
         if differing:
             said = "; ".join(f"{name} was {found.get(name)!r}, now {run.get(name)!r}" for name in differing)
             raise InvalidInputError(
                 f"{self._path} holds results of another run: {said}. Choose another place, or delete the file."
             )
+
+    def _foreign(self) -> InvalidInputError:
+        return InvalidInputError(f"{self._path} holds no results of a run. Choose another file.")
 
     def _keep(self, row: _Row, where: str) -> None:
         if row["id"] in self.rows:

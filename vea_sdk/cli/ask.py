@@ -7,14 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
+from vea_sdk import tiny
 from vea_sdk.cli.output import JsonFlag, OutFolder, parse_layers, progress, report, save_picture, seconds
 from vea_sdk.evidence import Evidence
 from vea_sdk.loading import load
 from vea_sdk.pipeline import VLM
 
+TINY = "tiny"
+"""What ``--model`` and ``--data`` call the embedded model and its held-out pictures."""
+
 ImageArgument = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Picture file.")]
 QuestionArgument = Annotated[str, typer.Argument(help="Question about the picture.")]
-ModelOption = Annotated[str, typer.Option("--model", help="Checkpoint folder or hub name.")]
+ModelOption = Annotated[str, typer.Option("--model", help="Checkpoint folder or hub name; tiny is the embedded model.")]
 LayersOption = Annotated[
     str, typer.Option("--layers", help="profiled, all, numbers such as 18,22,24, or a depth span 0.5:1.0.")
 ]
@@ -41,10 +45,10 @@ def ask(
     if mode not in ("highlight", "none"):
         raise typer.BadParameter(f"{mode!r} is unknown: highlight or none.", param_hint="--mode")
     if attend_with is None:
-        vlm = _load(model, layers, device, dtype)
+        vlm = load_model(model, layers, device, dtype)
     else:  # --layers are those to read, so they belong to the one that looks
-        other = _load(attend_with, layers, device, dtype)
-        vlm = _load(model, "profiled", device, dtype, attend_with=other)
+        other = load_model(attend_with, layers, device, dtype)
+        vlm = load_model(model, "profiled", device, dtype, attend_with=other)
     with progress("asking"):
         answer = vlm.ask(image, question, mode=mode, max_new_tokens=max_new_tokens)  # type: ignore[arg-type]
     evidence = answer.evidence
@@ -71,7 +75,7 @@ def attend(
     as_json: JsonFlag = False,
 ) -> None:
     """Show where MODEL looks in IMAGE before it answers; nothing is generated."""
-    vlm = _load(model, layers, device, dtype)
+    vlm = load_model(model, layers, device, dtype)
     with progress("looking"):
         evidence = vlm.attend(image, question)
     fields: dict[str, Any] = {"question": question, "grid": list(evidence.grid)}
@@ -80,10 +84,12 @@ def attend(
     report(fields | {"top_patches": boxes}, as_json)
 
 
-def _load(model: str, layers: str, device: str | None, dtype: str, attend_with: VLM | None = None) -> VLM:
+def load_model(model: str, layers: str, device: str | None, dtype: str, **options: Any) -> VLM:
+    """Load a checkpoint, or the embedded model by the name ``tiny``; ``options`` as for :func:`vea_sdk.load`."""
     selection = parse_layers(layers)
+    source = tiny.checkpoint() if model == TINY else model
     with progress(f"loading {model}"):
-        return load(model, device=device, dtype=dtype, layers=selection, attend_with=attend_with)
+        return load(source, device=device, dtype=dtype, layers=selection, **options)
 
 
 def _shown(evidence: Evidence, image: Path, out: Path, highlighted: bool) -> dict[str, Any]:

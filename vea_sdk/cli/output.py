@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +13,7 @@ import transformers
 import typer
 from PIL import Image
 from rich.console import Console
+from rich.progress import Progress
 
 from vea_sdk.capture.layers import LayerSelection
 
@@ -30,6 +31,14 @@ def progress(text: str) -> Iterator[None]:
         return
     with console.status(text):
         yield
+
+
+@contextmanager
+def progress_bar(text: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr, none where that is no terminal; gives what to call with the number of steps just done."""
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(text, total=total)
+        yield lambda steps: bar.advance(task, steps)
 
 
 def report(fields: Mapping[str, Any], as_json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from vea_sdk.fingerprint import fingerprint
@@ -12,8 +13,9 @@ from vea_sdk.pipeline import VLM
 def describe(vlm: VLM) -> dict[str, Any]:
     """The wrapped model and every option that its answers and evidence depend on, ready for JSON."""
     eye = {} if vlm.attend_with is None else {"attend_with": describe(vlm.attend_with)}
+    name = getattr(vlm.model.config, "_name_or_path", "") or type(vlm.model).__name__
     return {
-        "model": getattr(vlm.model.config, "_name_or_path", "") or type(vlm.model).__name__,
+        "model": Path(name).name if Path(name).is_dir() else name,  # where a folder lies makes no difference
         "weights": fingerprint(vlm.model),
         "dtype": str(next(vlm.model.parameters()).dtype).removeprefix("torch."),
         "layers": list(vlm.layers),

@@ -11,6 +11,7 @@ from typing import Any
 from vea_sdk.errors import InvalidInputError
 from vea_sdk.evaluation.datasets.dataset import Dataset, Record
 from vea_sdk.evaluation.identity import describe
+from vea_sdk.evaluation.layers import layer_figures
 from vea_sdk.evaluation.methods import Method, resolve_methods
 from vea_sdk.evaluation.scoring import Seen, check_seen, score
 from vea_sdk.evaluation.summary import Evaluation, summarise
@@ -157,9 +158,10 @@ def _ask(
             "question": sample.question,
             "answers": list(sample.answers),
             "boxes": [list(box) for box in sample.boxes],
+            "layers": layer_figures(evidence, positive),
             "methods": {},
         }
-        for name, sample in samples
+        for (name, sample), evidence, positive in zip(samples, looked, labels, strict=True)
     ]
     for method in methods:
         pictures = [method.picture(evidence, vlm.layers) for evidence in looked]

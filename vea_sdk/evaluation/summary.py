@@ -95,8 +95,8 @@ class Evaluation:
         return "\n".join(lines)
 
     def _split_table(self) -> str:
-        lines = [f"| samples | {' | '.join(_SPLIT.values())} |", "|---" * (len(_SPLIT) + 1) + "|"]
-        lines += [f"| {name} | {' | '.join(str(m.split[k]) for k in _SPLIT)} |" for name, m in self.methods.items()]
+        lines = [f"| samples | {' | '.join(SPLIT.values())} |", "|---" * (len(SPLIT) + 1) + "|"]
+        lines += [f"| {name} | {' | '.join(str(m.split[k]) for k in SPLIT)} |" for name, m in self.methods.items()]
         return "\n".join(lines)
 
 
@@ -110,7 +110,7 @@ _TITLES = {
     "ap": "AP",
     "pointing": "pointing game",
 }
-_SPLIT = {
+SPLIT = {
     "seen_right": "seen, right",
     "seen_wrong": "seen, not believed",
     "unseen_right": "not seen, right",
@@ -152,7 +152,7 @@ def _compare(
 
 
 def _split(scores: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    counts = dict.fromkeys(_SPLIT, 0)
+    counts = dict.fromkeys(SPLIT, 0)
     for score in scores:
         if score["seen"] is None:
             counts["no_boxes"] += 1

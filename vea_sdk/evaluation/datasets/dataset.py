@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
 from typing import overload
 
@@ -88,8 +89,14 @@ class Dataset(Sequence[Sample]):
 
     def change(self, how: Change, name: str) -> Dataset:
         """Every picture passed through ``how(image, id)``, which must leave its size; ``name`` says so in results."""
+        changed = (replace(record, open=partial(_changed, record, how)) for record in self.records)
+        return Dataset(changed, f"{self.name}, {name}")
 
-        def changed(record: Record) -> Record:
-            return replace(record, open=lambda: how(record.open(), record.id))
 
-        return Dataset((changed(record) for record in self.records), f"{self.name}, {name}")
+def _changed(record: Record, how: Change) -> Image.Image:
+    image = record.open()
+    found = how(image, record.id)
+    if found.size != image.size:
+        sizes = " to ".join(f"{width}x{height}" for width, height in (image.size, found.size))
+        raise InvalidInputError(f"sample {record.id!r}: its picture was changed from {sizes}, its boxes were not.")
+    return found
