@@ -17,7 +17,7 @@ from sklearn.metrics import average_precision_score, ndcg_score, roc_auc_score
 
 import vea_sdk as vea
 from vea_sdk.adapters.geometry import ImageLayout, PatchGrid
-from vea_sdk.errors import InvalidInputError
+from vea_sdk.errors import InvalidInputError, NaNAttentionError
 from vea_sdk.evaluation import METHODS, Evaluation, Method, evaluate, score
 from vea_sdk.evaluation.identity import describe
 from vea_sdk.evaluation.plot import draw
@@ -279,6 +279,17 @@ def test_bad_input(
     Spy(vlm, monkeypatch)
     with pytest.raises(InvalidInputError, match=message):
         evaluate(vlm, given, **options)
+
+
+def test_broken_attention_is_reported_with_its_samples(vlm: vea.VLM) -> None:
+    weight = vlm.model.model.language_model.layers[1].self_attn.q_proj.weight
+    kept = weight.data.clone()
+    try:
+        weight.data[0, 0] = float("nan")
+        with pytest.raises(NaNAttentionError, match=r"samples s0, s1: NaN .*layers \[1, 2, 3\]"):
+            evaluate(vlm, samples(3), ["base"], batch=2)
+    finally:
+        weight.data.copy_(kept)
 
 
 def test_samples_are_taken_one_batch_at_a_time(vlm: vea.VLM, monkeypatch: pytest.MonkeyPatch) -> None:
