@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -331,3 +332,12 @@ def test_figure(tmp_path: Path) -> None:
     with Image.open(tmp_path / "summary.png") as figure:
         colours = {pixel for _, pixel in figure.convert("RGB").getcolors(1 << 24)}
     assert {(0x2B, 0x7A, 0x5B), (0xE0, 0x89, 0x3A)} <= colours  # both parts of the split are there
+
+
+def test_the_code_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert capsys.readouterr().out.startswith("| 8 samples | EM |")
+    assert all(f"| `{name}` |" in page for name in METHODS)
