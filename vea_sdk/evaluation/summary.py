@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+
 from vea_sdk.evaluation.scoring import ANSWER_METRICS, EVIDENCE_METRICS
-from vea_sdk.evaluation.statistics import interval, mcnemar, paired_bootstrap
+from vea_sdk.evaluation.statistics import intervals, mcnemar, paired_bootstrap
 
 _METRICS = (*ANSWER_METRICS, *EVIDENCE_METRICS)
+_DIFFERENCE = "f1 difference"
+_Column = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -123,32 +128,42 @@ def summarise(
     rows: Sequence[Mapping[str, Any]], names: Sequence[str], resamples: int = 10_000, seed: int = 0
 ) -> dict[str, MethodSummary]:
     """Summarise the methods ``names``; each is compared with the first of them."""
+    first = names[0]
+    scores = {name: [row["methods"][name] for row in rows] for name in names}
+    columns = {
+        (name, metric): [float(one[metric]) for one in scores[name] if one[metric] is not None]
+        for name in names
+        for metric in _METRICS
+    }
+    for name in names[1:]:
+        columns[name, _DIFFERENCE] = [b - a for a, b in zip(columns[first, "f1"], columns[name, "f1"], strict=True)]
+    means = _means(columns, resamples, seed)
     found: dict[str, MethodSummary] = {}
     for name in names:
-        scores = [row["methods"][name] for row in rows]
-        means = {}
-        for metric in _METRICS:
-            values = [float(score[metric]) for score in scores if score[metric] is not None]
-            if values:
-                means[metric] = _mean(values, resamples, seed)
-        base = [row["methods"][names[0]] for row in rows]
-        comparison = None if name == names[0] else _compare(names[0], base, scores, resamples, seed)
-        found[name] = MethodSummary(name, means, _split(scores), comparison)
+        comparison = None
+        if name != first:
+            gained, lost, em_p = mcnemar(*([one["em"] == 1 for one in scores[asked]] for asked in (first, name)))
+            f1_p = paired_bootstrap(columns[first, "f1"], columns[name, "f1"], resamples, seed)
+            comparison = Comparison(first, gained, lost, em_p, means[name, _DIFFERENCE], f1_p)
+        of_method = {metric: means[name, metric] for metric in _METRICS if (name, metric) in means}
+        found[name] = MethodSummary(name, of_method, _split(scores[name]), comparison)
     return found
 
 
-def _mean(values: Sequence[float], resamples: int, seed: int) -> Mean:
-    low, high = interval(values, resamples=resamples, seed=seed) or (None, None)
-    return Mean(sum(values) / len(values), low, high, len(values))
-
-
-def _compare(
-    name: str, first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]], resamples: int, seed: int
-) -> Comparison:
-    gained, lost, em_p = mcnemar([score["em"] == 1 for score in first], [score["em"] == 1 for score in second])
-    before, after = [score["f1"] for score in first], [score["f1"] for score in second]
-    difference = _mean([b - a for a, b in zip(before, after, strict=True)], resamples, seed)
-    return Comparison(name, gained, lost, em_p, difference, paired_bootstrap(before, after, resamples, seed))
+def _means(columns: Mapping[_Column, Sequence[float]], resamples: int, seed: int) -> dict[_Column, Mean]:
+    """The mean of every column that is not empty; those of equal length are resampled together."""
+    by_length: dict[int, list[_Column]] = defaultdict(list)
+    for key, values in columns.items():
+        by_length[len(values)].append(key)
+    found: dict[_Column, Mean] = {}
+    for n, keys in by_length.items():
+        if n:
+            matrix = np.array([columns[key] for key in keys]).T
+            ends = intervals(matrix, resamples=resamples, seed=seed)
+            spread = [(None, None)] * len(keys) if ends is None else ends.T.tolist()
+            for key, mean, (low, high) in zip(keys, matrix.mean(0).tolist(), spread, strict=True):
+                found[key] = Mean(mean, low, high, n)
+    return found
 
 
 def _split(scores: Sequence[Mapping[str, Any]]) -> dict[str, int]:
