@@ -13,8 +13,9 @@ from vea_sdk.evaluation.datasets.dataset import Dataset, Record
 from vea_sdk.evaluation.identity import describe
 from vea_sdk.evaluation.layers import layer_figures
 from vea_sdk.evaluation.methods import Method, resolve_methods
+from vea_sdk.evaluation.result import Evaluation
 from vea_sdk.evaluation.scoring import Seen, check_seen, score
-from vea_sdk.evaluation.summary import Evaluation, summarise
+from vea_sdk.evaluation.summary import summarise
 from vea_sdk.grounding.metrics import Rule, patch_labels
 from vea_sdk.grounding.samples import Sample, check_boxes
 from vea_sdk.journal import Journal
