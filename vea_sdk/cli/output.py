@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Any
 
 import transformers
@@ -54,13 +55,20 @@ def report(fields: Mapping[str, Any], as_json: bool) -> None:
 
 def save_picture(picture: Image.Image, folder: Path, name: str) -> str:
     """Write a PNG and return its path."""
+    check_folder(folder)
+    path = folder / name
+    picture.save(path)
+    return str(path)
+
+
+def check_folder(folder: Path) -> None:
+    """Make the folder of results, and see that files can be written there, before anything is computed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / name
-        picture.save(path)
+        with TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise typer.BadParameter(f"cannot write to {folder}: {error}", param_hint="--out") from error
-    return str(path)
 
 
 def parse_layers(text: str) -> LayerSelection:
