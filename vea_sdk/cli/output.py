@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from vea_sdk.capture.layers import LayerSelection
+from vea_sdk.profiles import Profile
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the pictures; made if absent.")]
@@ -54,17 +55,27 @@ def report(fields: Mapping[str, Any], as_json: bool) -> None:
 
 def save_picture(picture: Image.Image, folder: Path, name: str) -> str:
     """Write a PNG and return its path."""
+    make_folder(folder)
+    path = folder / name
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / name
         picture.save(path)
     except OSError as error:
         raise typer.BadParameter(f"cannot write to {folder}: {error}", param_hint="--out") from error
     return str(path)
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder of the results."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise typer.BadParameter(f"cannot write to {folder}: {error}", param_hint="--out") from error
+
+
 def parse_layers(text: str) -> LayerSelection:
-    """``profiled``, ``all``, numbers ``18,22,24``, or a depth span ``0.5:1.0``."""
+    """``profiled``, ``all``, numbers ``18,22,24``, a depth span ``0.5:1.0``, or a profile's file."""
+    if text.endswith(".json"):
+        return Profile.load(text)
     try:
         if ":" in text:
             low, high = text.split(":")
@@ -73,7 +84,8 @@ def parse_layers(text: str) -> LayerSelection:
             return [int(number) for number in text.split(",")]
     except ValueError as error:
         raise typer.BadParameter(
-            f"{text!r} is no layer selection: use profiled, all, numbers such as 18,22,24, or a depth span 0.5:1.0.",
+            f"{text!r} is no layer selection: use profiled, all, numbers such as 18,22,24, a depth span 0.5:1.0, or a "
+            "profile's .json.",
             param_hint="--layers",
         ) from error
     return text

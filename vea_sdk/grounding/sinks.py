@@ -22,14 +22,18 @@ from vea_sdk.evidence.denoise import Border, spikes
 
 @dataclass(frozen=True)
 class Sink:
-    """One sink: ``grid`` (0 is the finest over the whole picture), its cell, and its pixels in the original.
+    """One sink.
 
-    ``share`` is its part of the attention on the picture; ``edge``: on the border of its grid; ``corner``: in a corner.
+    ``grid``: 0 is the finest over the whole picture; ``row``, ``col``: its cell; ``x``, ``y``: the cell's centre in
+    parts of the grid's width and height; ``box``: its pixels in the original picture. ``share``: its part of the
+    attention on the picture. ``edge``: on the border of its grid; ``corner``: in a corner.
     """
 
     grid: int
     row: int
     col: int
+    x: float
+    y: float
     box: Box
     share: float
     edge: bool
@@ -96,8 +100,8 @@ def _of_layer(layer: int, scores: NDArray[np.float64], evidence: Evidence, lam: 
         for row, col in np.argwhere(spikes(cells, lam, border)).tolist():
             sides = (row in (0, grid.rows - 1)) + (col in (0, grid.cols - 1))
             x0, y0, x1, y1 = boxes[row, col].tolist()
-            share = float(cells[row, col]) / total
-            sinks.append(Sink(number, row, col, (x0, y0, x1, y1), share, sides > 0, sides == 2))
+            x, y, share = (col + 0.5) / grid.cols, (row + 0.5) / grid.rows, float(cells[row, col]) / total
+            sinks.append(Sink(number, row, col, x, y, (x0, y0, x1, y1), share, sides > 0, sides == 2))
     return LayerSinks(layer, tuple(sinks), removed / total if total > 0 else 0.0)
 
 
