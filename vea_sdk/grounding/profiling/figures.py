@@ -100,7 +100,7 @@ def sinks_figure(found: Measurement) -> Figure:
         layers = [one.layer for one in summary]
         count.plot(layers, [one.count for one in summary], style, label=f"border: {border}")
         removed.plot(layers, [one.removed for one in summary], style, label=f"border: {border}")
-    count.set(xlabel="layer", ylabel="sinks per picture")
+    count.set(xlabel="layer", ylabel="spikes per picture")
     removed.set(xlabel="layer", ylabel="share of attention removed")
     for ax in (count, removed):
         ax.xaxis.get_major_locator().set_params(integer=True)
@@ -111,7 +111,9 @@ def sinks_figure(found: Measurement) -> Figure:
         size = [4 + 200 * sink.share for _, sink in sinks]
         dots = place.scatter(x, y, size, colour, cmap="viridis", alpha=0.5, vmin=0, vmax=max(1, found.n_layers - 1))
         figure.colorbar(dots, label="layer")
-    place.set(xlim=(0, 1), ylim=(1, 0), xlabel="across the grid", ylabel="down the grid", title=f"{len(sinks)} sinks")
+    place.set(xlim=(0, 1), ylim=(1, 0), xlabel="across the grid", ylabel="down the grid")
+    sharp = sum(bool(sink.evidence) for _, sink in sinks)
+    place.set_title(f"{len(sinks)} spikes, {sharp} of them on evidence", fontsize=9)
     return figure
 
 

@@ -199,7 +199,7 @@ def _look(vlm: Attends, items: Sequence[tuple[str, Sample]], selection: Sequence
 
 def _figures(row: Measured, evidence: Evidence, sample: Sample, lam: float, rule: metrics.Rule) -> Measured:
     labels = metrics.patch_labels(evidence.layout, sample.boxes, rule)
-    sinks = {border: tuple(find(evidence, lam, border)) for border in get_args(Border)}
+    sinks = {border: tuple(find(evidence, lam, border, labels)) for border in get_args(Border)}
     if labels.all() or not labels.any():
         return replace(row, sinks=sinks, skipped=ONE_CLASS)
     scores = evidence.layer_scores
