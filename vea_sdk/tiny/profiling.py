@@ -20,7 +20,7 @@ def profiling_set(count: int, seed: int = 0) -> Dataset:
     first = FIRST + STEP * seed
     if count < 1 or not FIRST <= first < first + count <= STOP:
         raise InvalidInputError(
-            f"{count} pictures of seed {seed}: {max(0, STOP - first)} of the embedded model's pictures are set aside from "
-            "that seed on. Give a seed from 0 to 9, and fewer pictures."
+            f"{count} pictures of seed {seed}: the embedded model has {max(0, STOP - first)} set aside from that "
+            "seed on. Give a seed from 0 to 9, and fewer pictures."
         )
     return Dataset(map(asked, range(first, first + count)), f"{count} of the embedded model's pictures from {first} on")

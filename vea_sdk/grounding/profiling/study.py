@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from vea_sdk.evidence.denoise import Border
 from vea_sdk.grounding.profiling.confidence import stability, transfer
-from vea_sdk.grounding.profiling.measure import Measurement
+from vea_sdk.grounding.profiling.measurement import Measurement
 from vea_sdk.grounding.sinks import SinkSummary, summarise
 from vea_sdk.journal import write_whole
 from vea_sdk.profiles import Profile
