@@ -37,7 +37,6 @@ from vea_sdk.grounding.metrics import patch_labels
 from vea_sdk.grounding.metrics.answers import edit_distance
 from vea_sdk.grounding.profiling import measure, profile_of, stability
 from vea_sdk.tiny import compose
-from vea_sdk.tiny.held_out import asked
 
 ROWS = Path(__file__).parents[1] / "build" / "grounding"
 TOKENS = 24  # the longest value has 16 characters
@@ -56,12 +55,12 @@ CONDITIONS = {  # what is done to the pictures: whether the ablations run, too
     "mask:0.3": False,
 }
 PROFILE_COUNT = 100
-PROFILED = {  # first seed, condition
-    "clean, first set": (10_000, "clean"),
-    "clean, second set": (10_100, "clean"),
-    "clean, third set": (10_200, "clean"),
-    "noise:0.6": (10_000, "noise:0.6"),
-    "mask:0.3": (10_000, "mask:0.3"),
+PROFILED = {  # seed of `vea profile --model tiny --seed`, condition
+    "clean, seed 0": (0, "clean"),
+    "clean, seed 1": (1, "clean"),
+    "clean, seed 2": (2, "clean"),
+    "noise:0.6, seed 0": (0, "noise:0.6"),
+    "mask:0.3, seed 0": (0, "mask:0.3"),
 }
 
 
@@ -144,8 +143,8 @@ def profiles(vlm: vea.VLM, count: int) -> dict[str, Any]:
     """The choice of layers on three sets of pictures set aside for profiling, and on spoiled ones; sinks of each."""
     found = {}
     with progress(len(PROFILED) * PROFILE_COUNT) as advance:
-        for name, (first, condition) in PROFILED.items():
-            drawn = Dataset(map(asked, range(first, first + PROFILE_COUNT)), "pictures for profiling")
+        for name, (seed, condition) in PROFILED.items():
+            drawn = tiny.profiling_set(PROFILE_COUNT, seed)
             measured = measure(vlm, spoiled(drawn, condition), progress=lambda done: [advance() for _ in range(done)])
             chosen = profile_of(measured)
             borders = {border: [one.sinks[border] for one in measured.samples] for border in ("valid", "replicate")}

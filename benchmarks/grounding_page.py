@@ -159,12 +159,12 @@ def profiles(results: Results) -> str:
     for name, found in results["profiles"].items():
         auroc = [f"{mean:.3f} [{low:.3f}, {high:.3f}]" for mean, low, high in found["auroc"]]
         rows.append([name, ", ".join(map(str, found["layers"])), *auroc])
-    layers = range(len(results["profiles"]["clean, first set"]["auroc"]))
+    layers = range(len(results["profiles"]["clean, seed 0"]["auroc"]))
     return table(["100 pictures", "chosen", *(f"layer {layer}" for layer in layers)], rows)
 
 
 def stability(results: Results) -> str:
-    counts = [one["n_samples"] for one in results["profiles"]["clean, first set"]["stability"]]
+    counts = [one["n_samples"] for one in results["profiles"]["clean, seed 0"]["stability"]]
     rows = [
         [name, *(f"{one['same']:.1%}" for one in found["stability"])] for name, found in results["profiles"].items()
     ]
@@ -173,7 +173,7 @@ def stability(results: Results) -> str:
 
 def sinks(results: Results) -> str:
     rows = []
-    for name in ("clean, first set", "noise:0.6", "mask:0.3"):
+    for name in ("clean, seed 0", "noise:0.6, seed 0", "mask:0.3, seed 0"):
         found = results["profiles"][name]["sinks"]
         evidence = results["profiles"][name]["sinks_on_evidence"]
         for valid, replicate, on_evidence in zip(found["valid"], found["replicate"], evidence, strict=True):
