@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import vea_sdk as vea
-from vea_sdk.evaluation.statistics import interval, mcnemar
+from vea_sdk.evaluation.statistics import intervals, mcnemar
 from vea_sdk.evidence import Evidence, highlight, layout_map
 from vea_sdk.grounding import metrics
 from vea_sdk.grounding.samples import Sample
@@ -91,6 +91,6 @@ def why(vlm: vea.VLM, samples: Sequence[Sample], tokens: int, advance: Callable[
 
 
 def _figures(right: Sequence[bool], before: Sequence[bool]) -> dict[str, Any]:
-    low, high = interval(np.asarray(right, dtype=float)) or (None, None)
+    low, high = np.asarray(intervals(np.asarray(right, dtype=float))).tolist()
     gained, lost, p = mcnemar(before, right)
     return {"em": float(np.mean(right)), "low": low, "high": high, "gained": gained, "lost": lost, "p": p}
