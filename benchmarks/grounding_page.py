@@ -49,7 +49,21 @@ def load(folder: Path) -> Results:
         name = path.stem.removeprefix("grounding-")
         found[name] = fields.pop(name)
         found["measured"][name] = fields
+    found["totals"] = totals(found["conditions"])
     return found
+
+
+def totals(conditions: dict[str, Any]) -> dict[str, int]:
+    """What highlighting changed over all conditions."""
+    changes = [one["methods"]["vea"]["comparison"] for one in conditions.values()]
+    sure = [one for one in changes if one["em_p"] < 0.05]
+    return {
+        "rows": len(changes),
+        "mended": sum(one["gained"] for one in changes),
+        "spoiled": sum(one["lost"] for one in changes),
+        "significant": len(sure),
+        "significant_gains": sum(one["gained"] > one["lost"] for one in sure),
+    }
 
 
 def render(results: Results) -> str:
@@ -194,9 +208,10 @@ def why(results: Results) -> str:
         for variants in found.values():
             one = variants[name]
             changed = "" if name == "inst" else f" (+{one['gained']} −{one['lost']})"
-            row.append(f"{100 * one['em']:.1f}{changed}")
+            row += [f"{100 * one['em']:.1f}{changed}", f"{one['auroc']:.3f}"]
         rows.append(row)
-    return table(["shown", *(f"{title(condition)}, EM" for condition in found)], rows)
+    heads = [[f"{title(condition)}, EM", "AUROC"] for condition in found]
+    return table(["shown", *(head for pair in heads for head in pair)], rows)
 
 
 def places(results: Results) -> str:

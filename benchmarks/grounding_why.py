@@ -72,22 +72,31 @@ VARIANTS: dict[str, Shown] = {
 
 
 def why(vlm: vea.VLM, samples: Sequence[Sample], tokens: int, advance: Callable[[], None]) -> dict[str, Any]:
-    """Variant → exact match with its interval, and how many answers changed against "inst"."""
+    """Variant → exact match with its interval, how many answers changed against "inst", and where the model looks now.
+
+    "auroc" is that of the evidence read from the shown picture, against the true box: does the light draw the look?
+    """
     right: dict[str, list[bool]] = {name: [] for name in VARIANTS}
+    auroc: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for first in range(0, len(samples), BATCH):
         part = list(samples[first : first + BATCH])
         everywhere = vlm.attend_many([one.image for one in part], [one.question for one in part])
         for name, shown in VARIANTS.items():
             prompt = vlm.plain_prompt if name == "base" else vlm.highlight_prompt
+            pictures = [shown(evidence, sample) for evidence, sample in zip(everywhere, part, strict=True)]
+            for again, sample in zip(vlm.attend_many(pictures, [one.question for one in part]), part, strict=True):
+                auroc[name].append(metrics.auroc(again.scores, metrics.patch_labels(again.layout, sample.boxes)))
             said = vlm.answer_many(
-                [shown(evidence, sample) for evidence, sample in zip(everywhere, part, strict=True)],
+                pictures,
                 [prompt.format(question=one.question) for one in part],
                 max_new_tokens=tokens,
             )
             right[name] += [metrics.exact_match(text, one.answers) == 1 for text, one in zip(said, part, strict=True)]
             for _ in part:
                 advance()
-    return {name: _figures(values, right["inst"]) for name, values in right.items()}
+    return {
+        name: _figures(values, right["inst"]) | {"auroc": float(np.mean(auroc[name]))} for name, values in right.items()
+    }
 
 
 def _figures(right: Sequence[bool], before: Sequence[bool]) -> dict[str, Any]:
