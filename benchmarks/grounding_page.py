@@ -220,7 +220,8 @@ def places(results: Results) -> str:
         e = one["environment"]
         versions = f"torch {e['torch']}, transformers {e['transformers']}, vea_sdk {e['vea_sdk']} at {e['commit']}"
         machine = f"{e['device']}, {e['threads']} thread(s)"
-        lines.append(f"- {name}: {one['samples']} samples, {one['seconds']} s on {machine}; {versions}, {e['date']}.")
+        took = "in more than one go" if one["seconds"] is None else f"{one['seconds']} s"
+        lines.append(f"- {name}: {one['samples']} samples, {took} on {machine}; {versions}, {e['date']}.")
     return "\n".join(lines)
 
 
