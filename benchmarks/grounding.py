@@ -1,7 +1,7 @@
 """The paper's protocol on the embedded model: held-out pictures, clean and spoiled, and why highlighting helps or not.
 
 python benchmarks/grounding.py                 # all parts; about 10 minutes on 2 quiet cores
-python benchmarks/grounding.py --parts why     # one of: conditions, why, profiles
+python benchmarks/grounding.py --parts why     # some of: conditions, why, light, profiles
 
 Rows are kept under build/grounding, from which an interrupted run goes on; what is committed are the summaries under
 benchmarks/results/. `python benchmarks/grounding_page.py` makes docs/grounding.md of them.
@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from grounding_why import CONDITIONS as WHY_CONDITIONS
-from grounding_why import VARIANTS, why
+from grounding_why import LIGHTS, VARIANTS, looks_again, why
 from reports import RESULTS, progress
 
 import vea_sdk as vea
@@ -28,8 +28,8 @@ from vea_sdk import tiny
 from vea_sdk.benchmark.rows import environment
 from vea_sdk.cli.data import degraded
 from vea_sdk.evaluation import METHODS, Evaluation, evaluate
-from vea_sdk.evaluation.analysis import Analysis, summary
-from vea_sdk.evaluation.analysis.summary import curves
+from vea_sdk.evaluation.analysis import Analysis, Look, summary
+from vea_sdk.evaluation.analysis.summary import Outcomes, curves
 from vea_sdk.evaluation.analysis.tables import histogram
 from vea_sdk.evaluation.datasets import Dataset
 from vea_sdk.grounding import sinks
@@ -54,6 +54,7 @@ CONDITIONS = {  # what is done to the pictures: whether the ablations run, too
     "mask:0.2": False,
     "mask:0.3": False,
 }
+HITS = {"hit": True, "missed": False}
 PROFILE_COUNT = 100
 PROFILED = {  # seed of `vea profile --model tiny --seed`, condition
     "clean, seed 0": (0, "clean"),
@@ -121,9 +122,16 @@ def _condition(run: Evaluation, vlm: vea.VLM) -> dict[str, Any]:
         },
         "analysis": summary(analysis),
         "curves": [asdict(point) for point in curves(analysis)],
+        "missed": missed(run),
         "histogram": [list(row) for row in histogram(analysis.looks)],
         "wrong": _wrong(analysis),
     }
+
+
+def missed(run: Evaluation) -> dict[str, Any]:
+    """Answers by whether the top patch of the evidence lies on the truth: a stricter look than AUROC from 0.5 on."""
+    looks = [(bool(row["methods"]["base"]["pointing"]), Look.of(row)) for row in run.rows]
+    return {name: asdict(Outcomes.of([look for h, look in looks if h == hit])) for name, hit in HITS.items()}
 
 
 def _wrong(analysis: Analysis) -> dict[str, int]:
@@ -176,9 +184,16 @@ def reasons(vlm: vea.VLM, count: int) -> dict[str, Any]:
         return {name: why(vlm, pictures(name, count), TOKENS, advance) for name in WHY_CONDITIONS}
 
 
+def light(vlm: vea.VLM, count: int) -> dict[str, Any]:
+    """Where the model looks in pictures that are lit: see grounding_why.py."""
+    with progress(len(WHY_CONDITIONS) * len(LIGHTS) * count) as advance:
+        return {name: looks_again(vlm, pictures(name, count), advance) for name in WHY_CONDITIONS}
+
+
 PARTS: dict[str, Callable[[vea.VLM, int], dict[str, Any]]] = {
     "conditions": conditions,
     "why": reasons,
+    "light": light,
     "profiles": profiles,
 }
 
