@@ -77,7 +77,8 @@ def main() -> None:
         started = time.perf_counter()
         found = PARTS[name](vlm, options.samples)
         seconds = None if kept else round(time.perf_counter() - started)  # a run that goes on says nothing of the whole
-        head = {"samples": options.samples, "seconds": seconds, "environment": environment(torch.device("cpu"))}
+        count = PROFILE_COUNT if name == "profiles" else options.samples
+        head = {"samples": count, "seconds": seconds, "environment": environment(torch.device("cpu"))}
         options.out.mkdir(parents=True, exist_ok=True)
         text = json.dumps(head | {name: _rounded(found)}, indent=1, ensure_ascii=False, allow_nan=False)
         (options.out / f"grounding-{name}.json").write_text(text + "\n", encoding="utf-8")
