@@ -28,8 +28,8 @@ from vea_sdk import tiny
 from vea_sdk.benchmark.rows import environment
 from vea_sdk.cli.data import degraded
 from vea_sdk.evaluation import METHODS, Evaluation, evaluate
-from vea_sdk.evaluation.analysis import Analysis, Look, summary
-from vea_sdk.evaluation.analysis.summary import Outcomes, curves
+from vea_sdk.evaluation.analysis import Analysis, summary
+from vea_sdk.evaluation.analysis.summary import curves
 from vea_sdk.evaluation.analysis.tables import histogram
 from vea_sdk.evaluation.datasets import Dataset
 from vea_sdk.grounding import sinks
@@ -54,7 +54,6 @@ CONDITIONS = {  # what is done to the pictures: whether the ablations run, too
     "mask:0.2": False,
     "mask:0.3": False,
 }
-HITS = {"hit": True, "missed": False}
 PROFILE_COUNT = 100
 PROFILED = {  # seed of `vea profile --model tiny --seed`, condition
     "clean, seed 0": (0, "clean"),
@@ -123,16 +122,9 @@ def _condition(run: Evaluation, vlm: vea.VLM) -> dict[str, Any]:
         },
         "analysis": summary(analysis),
         "curves": [asdict(point) for point in curves(analysis)],
-        "missed": missed(run),
         "histogram": [list(row) for row in histogram(analysis.looks)],
         "wrong": _wrong(analysis),
     }
-
-
-def missed(run: Evaluation) -> dict[str, Any]:
-    """Answers by whether the top patch of the evidence lies on the truth: a stricter look than AUROC from 0.5 on."""
-    looks = [(bool(row["methods"]["base"]["pointing"]), Look.of(row)) for row in run.rows]
-    return {name: asdict(Outcomes.of([look for h, look in looks if h == hit])) for name, hit in HITS.items()}
 
 
 def _wrong(analysis: Analysis) -> dict[str, int]:

@@ -172,7 +172,8 @@ def missed(results: Results) -> str:
     rows = []
     for name, found in results["conditions"].items():
         row = [title(name)]
-        for outcome in (found["missed"]["hit"], found["missed"]["missed"]):
+        for place in ("on_evidence", "elsewhere"):
+            outcome = found["analysis"]["outcomes"][f"top_patch_{place}"]
             row += [str(outcome["n"]), str(outcome["right"]), f"+{outcome['mended']} −{outcome['spoiled']}"]
         rows.append(row)
     head = [
