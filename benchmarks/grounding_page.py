@@ -56,13 +56,13 @@ def load(folder: Path) -> Results:
 def totals(conditions: dict[str, Any]) -> dict[str, int]:
     """What highlighting changed over all conditions."""
     changes = [one["methods"]["vea"]["comparison"] for one in conditions.values()]
-    sure = [one for one in changes if one["em_p"] < 0.05]
     return {
         "rows": len(changes),
         "mended": sum(one["gained"] for one in changes),
         "spoiled": sum(one["lost"] for one in changes),
-        "significant": len(sure),
-        "significant_gains": sum(one["gained"] > one["lost"] for one in sure),
+        "significant": sum(one["em_p"] < 0.05 for one in changes),
+        "samples": sum(one["analysis"]["samples"] for one in conditions.values()),
+        "below_half": sum(one["analysis"]["outcomes"]["auroc_below_half"]["n"] for one in conditions.values()),
     }
 
 
@@ -156,16 +156,6 @@ def rapt(results: Results) -> str:
             row.append(" / ".join("–" if one is None else f"{one['mean']:.2f}" for one in pair))
         rows.append(row)
     return table(["pictures", "image", "text", "evidence", "non-evidence"], rows)
-
-
-def misplaced(results: Results) -> str:
-    rows = []
-    for name, found in results["conditions"].items():
-        low = found["analysis"]["outcomes"]["auroc_below_half"]
-        share = found["analysis"]["below_half"]
-        counts = [str(low[key]) for key in ("n", "right", "right_highlighted", "mended", "spoiled")]
-        rows.append([title(name), f"{share:.1%}", *counts])
-    return table(["pictures", "share below 0.5", "samples", "right", "right after", "mended", "spoiled"], rows)
 
 
 def missed(results: Results) -> str:
