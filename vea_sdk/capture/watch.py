@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from vea_sdk.adapters import Adapter, AttentionCall
 from vea_sdk.capture import interception
-from vea_sdk.capture.prompt import PromptTracker, Step
+from vea_sdk.capture.prompt import CACHE_NAMES, PromptTracker, Step, cache_in
 from vea_sdk.capture.recorder import Recorder
 from vea_sdk.errors import CaptureError, InvalidInputError
 
@@ -146,7 +146,9 @@ class Watch:
         self._fed["encoder_input_ids"] = self._encoder_ids
         embeds, ids = fed.get("inputs_embeds"), fed.get("input_ids")
         tokens = embeds if isinstance(embeds, Tensor) else ids
-        if "past_key_values" in names and isinstance(tokens, Tensor):
+        cache = cache_in(fed)
+        known = cache is None or hasattr(cache, "get_seq_length")
+        if known and not set(CACHE_NAMES).isdisjoint(names) and isinstance(tokens, Tensor):
             self._take(self._prompt.advance(self._fed, tokens))
         else:
             self._step = None  # a cache of its own kind: the first attention call will tell
