@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 
 from vea_sdk.adapters import AttentionCall
 from vea_sdk.capture.call import from_interface, from_sdpa
+from vea_sdk.capture.compiled import taps_of
 
 
 class Observer(Protocol):
@@ -32,6 +33,8 @@ class Observer(Protocol):
     def watches(self, module: nn.Module) -> bool: ...
     def read_call(self, module: nn.Module, call: AttentionCall, source: str) -> None: ...
     def read_weights(self, module: nn.Module, weights: Tensor, key: Tensor) -> None: ...
+    def begin_compiled(self, model: nn.Module, kwargs: dict[str, Any]) -> bool: ...
+    def end_compiled(self, finished: bool) -> None: ...
 
 
 ACTIVE: ContextVar[tuple[Observer, ...]] = ContextVar("vea_sdk_active_sessions", default=())
@@ -68,6 +71,7 @@ def acquire() -> None:
         )
         if modeling is not None:
             _wrap(modeling.AttentionInterface, "get_interface", _observing)
+            _wrap(modeling.PreTrainedModel, "get_compiled_call", _announcing)
         if generation is not None:
             _wrap(generation.GenerationMixin, "_prefill", lambda original: _telling("prefill", original))
             _wrap(generation.GenerationMixin, "_assisted_decoding", lambda original: _telling("assisted", original))
@@ -92,9 +96,35 @@ def _wrap(owner: type, name: str, wrapper: Callable[[Callable[..., Any]], Callab
 def _observing(original: Callable[..., Any]) -> Callable[..., Any]:
     def get_interface(self: Any, attn_implementation: str, default: Callable[..., Any]) -> Callable[..., Any]:
         function = original(self, attn_implementation, default)
+        if torch.compiler.is_compiling():
+            return _tapped(function, attn_implementation)
         return _observed(function, attn_implementation) if ACTIVE.get() else function
 
     return get_interface
+
+
+def _announcing(original: Callable[..., Any]) -> Callable[..., Any]:
+    """generate() compiles ``model.__call__``, hooks included: sessions hear of each pass before it begins."""
+
+    def get_compiled_call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        compiled = original(self, *args, **kwargs)
+        if compiled == self.__call__:  # not compiled after all
+            return compiled
+
+        def call(**inputs: Any) -> Any:
+            told = [observer for observer in ACTIVE.get() if observer.begin_compiled(self, inputs)]
+            finished = False
+            try:
+                output = compiled(**inputs)
+                finished = True
+                return output
+            finally:
+                for observer in told:
+                    observer.end_compiled(finished)
+
+        return call
+
+    return get_compiled_call
 
 
 def _telling(name: Literal["prefill", "assisted"], original: Callable[..., Any]) -> Callable[..., Any]:
@@ -135,6 +165,24 @@ def _observed(function: Callable[..., Any], implementation: str | None) -> Calla
             else:
                 observer.read_weights(module, weights, key)
         return output, weights
+
+    return attention
+
+
+def _tapped(function: Callable[..., Any], implementation: str | None) -> Callable[..., Any]:
+    """What a graph holds instead of :func:`_observed`."""
+
+    def attention(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None, **options: Any
+    ) -> Any:
+        taps = taps_of(module)
+        if taps is not None and taps.hidden:
+            return _observed(function, implementation)(module, query, key, value, attention_mask, **options)
+        if taps is not None and taps.open:
+            call = from_interface(module, query, key, attention_mask, options, implementation)
+            for tap in taps.open:
+                tap.read(call)
+        return function(module, query, key, value, attention_mask, **options)
 
     return attention
 

@@ -82,13 +82,22 @@ class Recorder:
         index = self._index_for(step.dropped(weights.shape[-1]), weights.device)
         with torch.no_grad():
             row, total = row_from_weights(weights, index, _moved(step.row(weights.shape[-2]), weights))
-            out, stats = self._slots(layer, weights.device)
+            self.store(layer, row, figures(row, total))
+
+    def store(self, layer: int, row: Tensor, figures: Tensor) -> None:
+        """Keep a row [B, M] that was computed elsewhere, and its figures [B, 4]."""
+        with torch.no_grad():
+            out, stats = self._slots(layer, row.device)
             out.copy_(row)
-            stats.copy_(figures(row, total))
+            stats.copy_(figures)
             if self._ranks is not None:
                 self._all_heads(layer, out, stats)
             elif self.top_k is not None:
                 self._masks[layer][self.rows - 1] = ops.topk_mask(row, self.top_k)
+
+    def index_on(self, device: torch.device) -> Tensor:
+        """Key positions of the image tokens [B, M] in the prompt, on a layer's device."""
+        return self._index_for(0, device)
 
     def _all_heads(self, layer: int, row: Tensor, stats: Tensor) -> None:
         assert self._ranks is not None
