@@ -8,7 +8,7 @@ Nothing in here belongs to a thread: a compiled model under capture is to be run
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,9 +16,12 @@ from torch import Tensor, nn
 
 from vea_sdk import ops
 from vea_sdk.adapters import AttentionCall
+from vea_sdk.capture.hooks import Hook
+from vea_sdk.errors import CaptureError
 
 if TYPE_CHECKING:
     from vea_sdk.capture.prompt import Step
+    from vea_sdk.capture.recorder import Recorder
 
 _NAME = "_vea_sdk_taps"
 
@@ -30,12 +33,13 @@ class Tap:
         batch, tokens = index.shape
         self.index = torch.empty_like(index)  # [B, M] key positions in the prompt, -1 for none
         self.behind = index.new_empty(batch)  # [B] tokens of the pass that follow the one whose row is read
+        self.places = torch.empty_like(index)  # the same in this pass: a sliding cache has dropped its first keys
         self.seen = index.new_empty(1)  # tokens fed so far, this pass included
         self.row = torch.empty(batch, tokens, dtype=torch.float32, device=index.device)
         self.figures = torch.empty(batch, 4, dtype=torch.float32, device=index.device)
         self.filled = False
         self._places_stay = places_stay
-        for tensor in (self.index, self.behind, self.seen, self.row, self.figures):
+        for tensor in (self.index, self.places, self.behind, self.seen, self.row, self.figures):
             torch._dynamo.mark_static_address(tensor, guard=False)  # a CUDA graph may write to it where it is
 
     def fits(self, index: Tensor) -> bool:
@@ -55,7 +59,7 @@ class Tap:
         """Compute one row, inside the graph."""
         queries, keys = call.query.shape[-2], call.key.shape[-2]
         index = self.index
-        if not self._places_stay:  # a sliding cache has dropped its first keys
+        if not self._places_stay:
             index = torch.where(index < 0, -1, index - (self.seen - keys).clamp(min=0)).clamp(min=-1)
         row = queries - 1 - self.behind
         scores = ops.image_attention(
@@ -73,6 +77,7 @@ class Tap:
             stats=self.figures,
         )
         assert isinstance(scores, Tensor)
+        self.places.copy_(index)
         self.row.copy_(scores)
         self.filled = True
 
@@ -97,47 +102,113 @@ def taps_of(module: nn.Module) -> Taps | None:
     return getattr(module, _NAME, None)
 
 
-def watch(module: nn.Module) -> None:
-    taps = taps_of(module)
-    if taps is None:
-        taps = Taps()
-        setattr(module, _NAME, taps)
-    taps.sessions += 1
+class CompiledPasses:
+    """One session's part in the compiled passes of a model."""
+
+    def __init__(self, layer_of: Mapping[nn.Module, int], recorder: Recorder, hooks: Sequence[Hook]) -> None:
+        self._layer_of = layer_of
+        self._recorder = recorder
+        self._hooks = hooks
+        self._taps: dict[nn.Module, Tap] = {}  # kept from pass to pass
+        self._watched: list[nn.Module] = []
+        self._reads = False  # whether the running pass is read
+        self.running = False
+
+    def open(self) -> None:
+        for module in self._layer_of:
+            taps = taps_of(module)
+            if taps is None:
+                taps = Taps()
+                setattr(module, _NAME, taps)
+            taps.sessions += 1
+            self._watched.append(module)
+
+    def close(self) -> None:
+        self.end(finished=False)
+        while self._watched:
+            module = self._watched.pop()
+            taps = _known(module)
+            taps.sessions -= 1
+            if taps.sessions == 0:
+                delattr(module, _NAME)
+
+    def begin(self, step: Step | None, outside: nn.Module | None) -> None:
+        """Before the graph: what every watched module is to read, nothing without a ``step``.
+
+        Hooks inside of the graph would have nothing to do, and each session's new ones would make a new graph, so they
+        are taken off for the pass; those of the module ``outside`` run before and after it.
+        """
+        self.running, self._reads = True, step is not None
+        for hook in self._hooks:
+            if hook.module is not outside:
+                hook.detach()
+        for module in self._layer_of:
+            taps = _known(module)
+            taps.told += 1
+            if taps.told == 1:
+                _mark(module, taps)
+            if step is not None:
+                taps.open += (self._tap(module, step),)
+
+    def end(self, finished: bool) -> None:
+        """After the graph: take the rows that it has left, if it came to its end. Does nothing where none ran.
+
+        Raises:
+            CaptureError: when a layer was not read.
+        """
+        if not self.running:
+            return
+        self.running = False
+        for module in self._layer_of:
+            taps = _known(module)
+            taps.told -= 1
+            if taps.told == 0:
+                _unmark(module, taps)
+            taps.open = tuple(tap for tap in taps.open if tap is not self._taps.get(module))
+        for hook in self._hooks:
+            hook.attach()
+        if finished and self._reads:
+            self._take()
+
+    def _take(self) -> None:
+        unread = [layer for module, layer in self._layer_of.items() if not self._taps[module].filled]
+        if unread:
+            raise CaptureError(
+                f"the attention of layers {unread} stayed hidden in a compiled pass. Either they do not fetch it "
+                "through Transformers' attention functions; then capture without torch.compile. Or they were compiled "
+                "before the session was opened, in a form that it cannot mark; then call torch.compiler.reset() first."
+            )
+        for module, layer in self._layer_of.items():
+            tap = self._taps[module]
+            self._recorder.store(layer, tap.row, tap.figures, tap.places)
+
+    def _tap(self, module: nn.Module, step: Step) -> Tap:
+        index = self._recorder.index_on(_device_of(module))
+        tap = self._taps.get(module)
+        if tap is None or not tap.fits(index):
+            tap = self._taps[module] = Tap(index, step.cross or step.prompt_stays)
+        tap.prepare(index, step)
+        return tap
 
 
-def unwatch(module: nn.Module) -> None:
+def _known(module: nn.Module) -> Taps:
     taps = taps_of(module)
     assert taps is not None
-    taps.sessions -= 1
-    if taps.sessions == 0:
-        delattr(module, _NAME)
+    return taps
 
 
-def tell(module: nn.Module, tap: Tap | None) -> None:
-    """Before a compiled pass: what one session wants of the module, None for nothing.
-
-    A graph made before knows nothing of taps, and torch does not look for them. But it does look whether ``forward`` is
-    the class's own, so that becomes an attribute of the module for the pass, and a second graph is made beside it.
-    """
-    taps = taps_of(module)
-    assert taps is not None
-    taps.told += 1
-    if taps.told == 1 and "forward" not in vars(module):
+def _mark(module: nn.Module, taps: Taps) -> None:
+    """A graph made before knows nothing of taps, and torch does not look for them. But it does look whether ``forward``
+    is the class's own, so that becomes an attribute of the module for the pass, and a second graph is made."""
+    if "forward" not in vars(module):
         module.forward = module.forward
         taps.marked = True
-    if tap is not None:
-        taps.open += (tap,)
 
 
-def untell(module: nn.Module, tap: Tap | None) -> None:
-    """After the pass."""
-    taps = taps_of(module)
-    assert taps is not None
-    taps.told -= 1
-    if taps.told == 0 and taps.marked:
+def _unmark(module: nn.Module, taps: Taps) -> None:
+    if taps.marked:
         del module.forward
         taps.marked = False
-    taps.open = tuple(one for one in taps.open if one is not tap)
 
 
 def is_compiled(forward: Callable[..., Any]) -> bool:
@@ -146,5 +217,5 @@ def is_compiled(forward: Callable[..., Any]) -> bool:
     return hasattr(forward, "_torchdynamo_orig_callable")
 
 
-def device_of(module: nn.Module) -> torch.device:
+def _device_of(module: nn.Module) -> torch.device:
     return next((p.device for p in module.parameters() if p.device.type != "meta"), torch.device("cpu"))

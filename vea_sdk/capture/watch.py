@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from vea_sdk.adapters import Adapter, AttentionCall
-from vea_sdk.capture import compiled, interception
-from vea_sdk.capture.compiled import Tap
+from vea_sdk.capture import interception
+from vea_sdk.capture.compiled import CompiledPasses, is_compiled
+from vea_sdk.capture.hooks import Hook, argument_names, named
 from vea_sdk.capture.prompt import CACHE_NAMES, PromptTracker, Step, cache_in
 from vea_sdk.capture.recorder import Recorder
 from vea_sdk.errors import CaptureError, InvalidInputError
@@ -23,27 +21,6 @@ Queries = Literal["last", "generated", "all"]
 
 class StopForward(Exception):  # noqa: N818 - a signal that ends a forward pass, not an error
     """Raised inside the deepest selected layer once it is read, when only the rows are wanted."""
-
-
-class Hook:
-    """What a watch does before and after the calls of one module."""
-
-    def __init__(self, module: nn.Module, enter: Callable[..., None], leave: Callable[..., None] | None) -> None:
-        self.module = module
-        self._enter = partial(enter, tuple(inspect.signature(module.forward).parameters))
-        self._leave = leave
-        self._handles: list[RemovableHandle] = []
-
-    def attach(self) -> None:
-        """Does nothing where it is attached."""
-        if not self._handles:
-            self._handles.append(self.module.register_forward_pre_hook(self._enter, with_kwargs=True))
-            if self._leave is not None:
-                self._handles.append(self.module.register_forward_hook(self._leave, always_call=True))
-
-    def detach(self) -> None:
-        while self._handles:
-            self._handles.pop().remove()
 
 
 class Watch:
@@ -73,7 +50,6 @@ class Watch:
         self._prompt = prompt
         self._recorder = recorder
         self._hooks: list[Hook] = []
-        self._watched: list[nn.Module] = []  # modules that know of this watch
         self._modes: list[interception.SdpaTap] = []
         self._opened = False
         self._outermost: nn.Module | None = None  # the model, or the part of it that was called by itself
@@ -88,8 +64,7 @@ class Watch:
         self._encoder_embedding = adapter.encoder_embedding
         self._encoder_ids: Tensor | None = None
         self._decoder_prefix = adapter.decoder_prefix
-        self._taps: dict[nn.Module, Tap] = {}  # for compiled passes, kept from one to the next
-        self._told: dict[nn.Module, Tap | None] | None = None  # during one: what each watched module is to read
+        self._compiled = CompiledPasses(self._layer_of, recorder, self._hooks)
 
     # -- opening and closing
 
@@ -109,20 +84,17 @@ class Watch:
                 self._hook(self._encoder_embedding, self._enter_encoder, None)
             for module in self._layer_of:
                 self._hook(module, self._enter_attention, self._leave_attention)
-                compiled.watch(module)
-                self._watched.append(module)
+            self._compiled.open()
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
         """Detach, and restore every attribute that was touched."""
-        self._untell()
+        self._compiled.close()
         for hook in self._hooks:
             hook.detach()
         self._hooks.clear()
-        while self._watched:
-            compiled.unwatch(self._watched.pop())
         while self._modes:  # left open only when the forward pass was torn down from outside
             self._modes.pop().close()
         self._outer, self._fed, self._step, self._current, self._encoder_ids = {}, {}, None, None, None
@@ -141,44 +113,39 @@ class Watch:
     # -- hooks: which pass, which layer
 
     def _here(self) -> bool:
-        """Whether this watch belongs to the running thread; another thread may run the same model.
-
-        Not asked inside a graph that knows what to read: there, hooks have nothing to do.
-        """
-        if torch.compiler.is_compiling() and self._told is not None:
-            return False
+        """Whether this watch belongs to the running thread; another thread may run the same model."""
         return any(watch is self for watch in interception.ACTIVE.get())
 
     def _enter_model(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         if not self._here() or self._outermost is not None:
             return
         self._outermost = module
-        self._outer = _named(names, args, kwargs)
+        self._outer = named(names, args, kwargs)
         self._step = None
-        if compiled.is_compiled(module.forward):
+        if is_compiled(module.forward):
             self._tell(names, self._outer, module)
         elif self._decoder is module:
             self._begin(names, self._outer)
 
     def _leave_model(self, module: nn.Module, args: Any, output: Any) -> None:
         if module is self._outermost and self._here():
-            if compiled.is_compiled(module.forward):
+            if is_compiled(module.forward):
                 self.end_compiled(output is not None)
             self._outermost, self._outer, self._step = None, {}, None
 
     def _enter_decoder(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         if self._here():
-            fed = _named(names, args, kwargs)
-            if not (compiled.is_compiled(module.forward) and self._tell(names, fed, module)):
+            fed = named(names, args, kwargs)
+            if not (is_compiled(module.forward) and self._tell(names, fed, module)):
                 self._begin(names, fed)
 
     def _leave_decoder(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._here() and compiled.is_compiled(module.forward):
+        if self._here() and is_compiled(module.forward):
             self.end_compiled(output is not None)
 
     def _enter_encoder(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         if self._here():
-            self._encoder_ids = next(iter(_named(names, args, kwargs).values()))
+            self._encoder_ids = next(iter(named(names, args, kwargs).values()))
 
     def _begin(self, names: tuple[str, ...], fed: Mapping[str, Any]) -> None:
         """Start a pass of the decoder. The outer call knows ids and padding, the inner one what is really fed."""
@@ -204,15 +171,11 @@ class Watch:
         if model is not self._model:
             return False
         self._outer = kwargs
-        return self._tell(tuple(inspect.signature(model.forward).parameters), kwargs, None)
+        return self._tell(argument_names(model), kwargs, None)
 
     def _tell(self, names: tuple[str, ...], fed: Mapping[str, Any], outside: nn.Module | None) -> bool:
-        """Give every watched module its tap. Not where the decoder's own arguments are needed: the graph then breaks
-        at the hooks, which run as ever.
-
-        Hooks inside of the graph would have nothing to do, and each session's new ones would make a new graph, so they
-        are taken off for the pass. Those of the module ``outside`` run before and after it.
-        """
+        """Begin a compiled pass. Not where the decoder's own arguments are needed: the graph then breaks at the hooks,
+        which run as ever. ``outside`` is the module whose hooks run before and after the graph, if any do."""
         embeds, ids = fed.get("inputs_embeds"), fed.get("input_ids")
         unknown = set(CACHE_NAMES).isdisjoint(names) or not isinstance(ids if embeds is None else embeds, Tensor)
         if unknown or self._decoder_prefix or self._adapter.merged_attention:
@@ -222,47 +185,13 @@ class Watch:
             return False
         index = self._prompt.image_index
         reads = self._wanted(self._step) and index is not None and index.shape[1] > 0
-        for hook in self._hooks:
-            if hook.module is not outside:
-                hook.detach()
-        self._told = {}
-        for module in self._layer_of:
-            tap = self._tap(module, self._step) if reads else None
-            compiled.tell(module, tap)
-            self._told[module] = tap
+        self._compiled.begin(self._step if reads else None, outside)
         return True
-
-    def _tap(self, module: nn.Module, step: Step) -> Tap:
-        index = self._recorder.index_on(compiled.device_of(module))
-        tap = self._taps.get(module)
-        if tap is None or not tap.fits(index):
-            tap = self._taps[module] = Tap(index, step.cross or step.prompt_stays)
-        tap.prepare(index, step)
-        return tap
 
     def end_compiled(self, finished: bool) -> None:
         """Take the rows that the graph has left, if it came to its end."""
-        told = self._untell()
-        unread = [self._layer_of[module] for module, tap in told.items() if tap is not None and not tap.filled]
-        if finished and unread:
-            raise CaptureError(
-                f"the attention of layers {unread} stayed hidden in a compiled pass. Either they do not fetch it "
-                "through Transformers' attention functions; then capture without torch.compile. Or they were compiled "
-                "before the session was opened, in a form that it cannot mark; then call torch.compiler.reset() first."
-            )
-        for module, tap in told.items():
-            if finished and tap is not None:
-                self._recorder.store(self._layer_of[module], tap.row, tap.figures)
-
-    def _untell(self) -> dict[nn.Module, Tap | None]:
-        if self._told is None:
-            return {}
-        told, self._told = self._told, None
-        for module, tap in told.items():
-            compiled.untell(module, tap)
-        for hook in self._hooks:
-            hook.attach()
-        return told
+        self._outer, self._step = {}, None
+        self._compiled.end(finished)
 
     def _take(self, step: Step) -> None:
         self._step = step
@@ -287,7 +216,7 @@ class Watch:
     def _enter_attention(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         if not self._here() or (self._step is not None and not self._wanted(self._step)):
             return
-        self._current, self._read, self._inputs = module, None, _named(names, args, kwargs)
+        self._current, self._read, self._inputs = module, None, named(names, args, kwargs)
         if not interception.uses_interface(module):
             tap = interception.SdpaTap(self, module)
             tap.open()
@@ -377,7 +306,3 @@ def _around(decoder: nn.Module, model: nn.Module) -> list[nn.Module]:
     path = next((name for name, module in model.named_modules() if module is decoder), "")
     parts = path.split(".")[:-1]
     return [model.get_submodule(".".join(parts[:depth])) for depth in range(len(parts) + 1)]
-
-
-def _named(names: tuple[str, ...], args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {**dict(zip(names, args, strict=False)), **kwargs}
