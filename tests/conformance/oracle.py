@@ -101,7 +101,7 @@ def float64_rows(modules: Mapping[int, nn.Module]) -> Iterator[Rows]:
 
 def owns_attention(module: nn.Module) -> bool:
     """Whether the module multiplies q and k itself, by its own code."""
-    return "get_interface" not in module.forward.__code__.co_names
+    return "get_interface" not in inspect.unwrap(module.forward).__code__.co_names
 
 
 def eager_reader(eager: Any, running: list[tuple[int, int]], rows: Rows) -> Any:
