@@ -16,7 +16,7 @@ from vea_sdk.adapters.granite import Granite4VisionAdapter, GraniteDoclingAdapte
 from vea_sdk.adapters.hunyuan import HunYuanVLAdapter, HYV4VLAdapter
 from vea_sdk.adapters.idefics import Idefics3Adapter
 from vea_sdk.adapters.idefics1 import IdeficsAdapter
-from vea_sdk.adapters.inkling import InklingAdapter
+from vea_sdk.adapters.inkling import Inkling2LoopAdapter, InklingAdapter
 from vea_sdk.adapters.internvl import InternVLAdapter
 from vea_sdk.adapters.kimi import KimiAdapter
 from vea_sdk.adapters.lfm2_vl import Lfm2VlAdapter
@@ -55,6 +55,7 @@ ADAPTERS: tuple[type[Adapter], ...] = (
     HunYuanVLAdapter,
     Idefics3Adapter,
     IdeficsAdapter,
+    Inkling2LoopAdapter,
     InklingAdapter,
     InternVLAdapter,
     KimiAdapter,

@@ -33,7 +33,7 @@ class Tap:
         self.seen = index.new_empty(1)  # tokens fed so far, this pass included
         self.row = torch.empty(batch, tokens, dtype=torch.float32, device=index.device)
         self.figures = torch.empty(batch, 4, dtype=torch.float32, device=index.device)
-        self.filled = False
+        self.reads = 0  # how often the pass has filled them
         self._places_stay = places_stay
         for tensor in (self.index, self.behind, self.seen, self.row, self.figures):
             torch._dynamo.mark_static_address(tensor, guard=False)  # a CUDA graph may write to it where it is
@@ -49,7 +49,7 @@ class Tap:
             self.behind.zero_()
         else:
             self.behind.copy_(step.length - 1 - step.query_index)
-        self.filled = False
+        self.reads = 0
 
     def read(self, call: AttentionCall) -> None:
         """Compute one row, inside the graph."""
@@ -74,7 +74,7 @@ class Tap:
         )
         assert isinstance(scores, Tensor)
         self.row.copy_(scores)
-        self.filled = True
+        self.reads += 1
 
 
 class Taps:

@@ -16,6 +16,7 @@ from vea_sdk.capture import compiled, interception
 from vea_sdk.capture.compiled import Tap
 from vea_sdk.capture.prompt import CACHE_NAMES, PromptTracker, Step, cache_in
 from vea_sdk.capture.recorder import Recorder
+from vea_sdk.capture.runs import Runs
 from vea_sdk.errors import CaptureError, InvalidInputError
 
 Queries = Literal["last", "generated", "all"]
@@ -66,9 +67,8 @@ class Watch:
         self._model = model
         self._adapter = adapter
         self._decoder = adapter.decoder
-        modules = adapter.attention_modules()
-        self._layer_of = {modules[layer]: layer for layer in layers}
-        self._stop_after = modules[layers[-1]] if stop_early else None
+        self._runs = Runs(adapter.attention_modules(), layers)
+        self._stop_after = layers[-1] if stop_early else None
         self._queries = queries
         self._prompt = prompt
         self._recorder = recorder
@@ -81,6 +81,7 @@ class Watch:
         self._fed: dict[str, Any] = {}  # the same of the decoder's call, with the outer ids and padding
         self._step: Step | None = None
         self._current: nn.Module | None = None  # attention module between its pre- and post-hook
+        self._layer = 0  # the layer for which it runs
         self._inputs: dict[str, Any] = {}  # its named arguments
         self._read: str | None = None  # where that module was read
         self._generated = 0
@@ -107,7 +108,7 @@ class Watch:
                 self._hook(self._decoder, self._enter_decoder, self._leave_decoder)
             if self._encoder_embedding is not None:
                 self._hook(self._encoder_embedding, self._enter_encoder, None)
-            for module in self._layer_of:
+            for module in self._runs.modules:
                 self._hook(module, self._enter_attention, self._leave_attention)
                 compiled.watch(module)
                 self._watched.append(module)
@@ -165,6 +166,7 @@ class Watch:
             if compiled.is_compiled(module.forward):
                 self.end_compiled(output is not None)
             self._outermost, self._outer, self._step = None, {}, None
+            self._runs.begin()
 
     def _enter_decoder(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         if self._here():
@@ -182,6 +184,7 @@ class Watch:
 
     def _begin(self, names: tuple[str, ...], fed: Mapping[str, Any]) -> None:
         """Start a pass of the decoder. The outer call knows ids and padding, the inner one what is really fed."""
+        self._runs.begin()
         self._fed = {**self._outer, **fed}
         for name in ("input_ids", "attention_mask"):
             outer = self._outer.get(self._decoder_prefix + name)
@@ -207,15 +210,15 @@ class Watch:
         return self._tell(tuple(inspect.signature(model.forward).parameters), kwargs, None)
 
     def _tell(self, names: tuple[str, ...], fed: Mapping[str, Any], outside: nn.Module | None) -> bool:
-        """Give every watched module its tap. Not where the decoder's own arguments are needed: the graph then breaks
-        at the hooks, which run as ever.
+        """Give every watched module its tap. Not where the decoder's own arguments are needed, nor where a module runs
+        for several layers: the graph then breaks at the hooks, which run as ever.
 
         Hooks inside of the graph would have nothing to do, and each session's new ones would make a new graph, so they
         are taken off for the pass. Those of the module ``outside`` run before and after it.
         """
         embeds, ids = fed.get("inputs_embeds"), fed.get("input_ids")
         unknown = set(CACHE_NAMES).isdisjoint(names) or not isinstance(ids if embeds is None else embeds, Tensor)
-        if unknown or self._decoder_prefix or self._adapter.merged_attention:
+        if unknown or self._decoder_prefix or self._adapter.merged_attention or self._runs.looped:
             return False
         self._begin(names, fed)
         if self._step is None:
@@ -226,7 +229,7 @@ class Watch:
             if hook.module is not outside:
                 hook.detach()
         self._told = {}
-        for module in self._layer_of:
+        for module in self._runs.modules:
             tap = self._tap(module, self._step) if reads else None
             compiled.tell(module, tap)
             self._told[module] = tap
@@ -243,7 +246,7 @@ class Watch:
     def end_compiled(self, finished: bool) -> None:
         """Take the rows that the graph has left, if it came to its end."""
         told = self._untell()
-        unread = [self._layer_of[module] for module, tap in told.items() if tap is not None and not tap.filled]
+        unread = [self._runs.first(module) for module, tap in told.items() if tap is not None and not tap.reads]
         if finished and unread:
             raise CaptureError(
                 f"the attention of layers {unread} stayed hidden in a compiled pass. Either they do not fetch it "
@@ -252,7 +255,8 @@ class Watch:
             )
         for module, tap in told.items():
             if finished and tap is not None:
-                self._recorder.store(self._layer_of[module], tap.row, tap.figures)
+                self._runs.check(module, tap.reads)
+                self._recorder.store(self._runs.first(module), tap.row, tap.figures)
 
     def _untell(self) -> dict[nn.Module, Tap | None]:
         if self._told is None:
@@ -287,7 +291,10 @@ class Watch:
     def _enter_attention(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         if not self._here() or (self._step is not None and not self._wanted(self._step)):
             return
-        self._current, self._read, self._inputs = module, None, _named(names, args, kwargs)
+        layer = self._runs.next(module)
+        if layer is None:
+            return
+        self._current, self._layer, self._read, self._inputs = module, layer, None, _named(names, args, kwargs)
         if not interception.uses_interface(module):
             tap = interception.SdpaTap(self, module)
             tap.open()
@@ -313,7 +320,7 @@ class Watch:
         if isinstance(call, AttentionCall):
             self.read_call(module, call, "adapter")
             return
-        where = f"layer {self._layer_of[module]} ({type(module).__name__})"
+        where = f"layer {self._layer} ({type(module).__name__})"
         if call is not None:
             raise InvalidInputError(
                 f"{where}: attention_call() of {type(self._adapter).__name__} returned {type(call).__name__}. Return "
@@ -339,25 +346,25 @@ class Watch:
         if step is not None:
             if source == "adapter" and call.causal and call.mask is None and step.seen > step.length:
                 raise InvalidInputError(
-                    f"layer {self._layer_of[module]}: attention_call() says causal=True, by which query i sees keys 0 "
+                    f"layer {self._layer}: attention_call() says causal=True, by which query i sees keys 0 "
                     f"to i, but this pass feeds {step.length} tokens after {step.seen - step.length} earlier ones. "
                     "Leave causal out where the keys include earlier passes; the last query sees them all."
                 )
-            self._recorder.read_call(self._layer_of[module], call, step)
-            self._finish(module)
+            self._recorder.read_call(self._layer, call, step)
+            self._finish()
 
     def read_weights(self, module: nn.Module, weights: Tensor, key: Tensor) -> None:
         """Read one row from the weights of an eager attention."""
         step = self._step_to_read(module, weights[..., :1], key, "interface")
         if step is not None:
-            self._recorder.read_weights(self._layer_of[module], weights, step)
-            self._finish(module)
+            self._recorder.read_weights(self._layer, weights, step)
+            self._finish()
 
     def _step_to_read(self, module: nn.Module, query: Tensor, key: Tensor, source: str) -> Step | None:
         """The running pass, or None when this row is not wanted or has no image token to look at."""
         if self._read is not None:
             raise CaptureError(
-                f"layer {self._layer_of[module]} ({type(module).__name__}) computes attention twice in one pass; "
+                f"layer {self._layer} ({type(module).__name__}) computes attention twice in one pass; "
                 "which of the two looks at the image is not known."
             )
         self._read = source
@@ -367,8 +374,8 @@ class Watch:
         index = self._prompt.image_index
         return self._step if self._wanted(self._step) and index is not None and index.shape[1] else None
 
-    def _finish(self, module: nn.Module) -> None:
-        if module is self._stop_after:
+    def _finish(self) -> None:
+        if self._layer == self._stop_after:
             raise StopForward
 
 
