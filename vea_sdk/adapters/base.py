@@ -66,7 +66,8 @@ class Adapter:
     def attention_modules(self) -> dict[int, nn.Module]:
         """Layer number → the module that computes softmax attention in that layer of the language model.
 
-        Layers without softmax attention are absent. Raises UnsupportedModelError when no layer has any.
+        Layers without softmax attention are absent. A module that runs several times in a pass stands there once for
+        every run, each a layer of its own, in their order. Raises UnsupportedModelError when no layer has any.
         """
         found = {i: attention_of(block) for i, block in enumerate(decoder_layers(self.model))}
         modules = {i: module for i, module in found.items() if module is not None}

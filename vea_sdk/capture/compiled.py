@@ -8,7 +8,8 @@ Nothing in here belongs to a thread: a compiled model under capture is to be run
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from vea_sdk import ops
 from vea_sdk.adapters import AttentionCall
 from vea_sdk.capture.hooks import Hook
+from vea_sdk.capture.runs import Runs
 from vea_sdk.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from vea_sdk.capture.recorder import Recorder
 
 _NAME = "_vea_sdk_taps"
+_lock = threading.Lock()  # sessions of several threads may come and go on one model
 
 
 class Tap:
@@ -37,7 +40,7 @@ class Tap:
         self.seen = index.new_empty(1)  # tokens fed so far, this pass included
         self.row = torch.empty(batch, tokens, dtype=torch.float32, device=index.device)
         self.figures = torch.empty(batch, 4, dtype=torch.float32, device=index.device)
-        self.filled = False
+        self.reads = 0  # how often the pass has filled them
         self._places_stay = places_stay
         for tensor in (self.index, self.places, self.behind, self.seen, self.row, self.figures):
             torch._dynamo.mark_static_address(tensor, guard=False)  # a CUDA graph may write to it where it is
@@ -53,7 +56,7 @@ class Tap:
             self.behind.zero_()
         else:
             self.behind.copy_(step.length - 1 - step.query_index)
-        self.filled = False
+        self.reads = 0
 
     def read(self, call: AttentionCall) -> None:
         """Compute one row, inside the graph."""
@@ -79,7 +82,7 @@ class Tap:
         assert isinstance(scores, Tensor)
         self.places.copy_(index)
         self.row.copy_(scores)
-        self.filled = True
+        self.reads += 1
 
 
 class Taps:
@@ -105,8 +108,8 @@ def taps_of(module: nn.Module) -> Taps | None:
 class CompiledPasses:
     """One session's part in the compiled passes of a model."""
 
-    def __init__(self, layer_of: Mapping[nn.Module, int], recorder: Recorder, hooks: Sequence[Hook]) -> None:
-        self._layer_of = layer_of
+    def __init__(self, runs: Runs, recorder: Recorder, hooks: Sequence[Hook]) -> None:
+        self._runs = runs
         self._recorder = recorder
         self._hooks = hooks
         self._taps: dict[nn.Module, Tap] = {}  # kept from pass to pass
@@ -115,22 +118,24 @@ class CompiledPasses:
         self.running = False
 
     def open(self) -> None:
-        for module in self._layer_of:
-            taps = taps_of(module)
-            if taps is None:
-                taps = Taps()
-                setattr(module, _NAME, taps)
-            taps.sessions += 1
-            self._watched.append(module)
+        with _lock:
+            for module in self._runs.modules:
+                taps = taps_of(module)
+                if taps is None:
+                    taps = Taps()
+                    setattr(module, _NAME, taps)
+                taps.sessions += 1
+                self._watched.append(module)
 
     def close(self) -> None:
         self.end(finished=False)
-        while self._watched:
-            module = self._watched.pop()
-            taps = _known(module)
-            taps.sessions -= 1
-            if taps.sessions == 0:
-                delattr(module, _NAME)
+        with _lock:
+            while self._watched:
+                module = self._watched.pop()
+                taps = _known(module)
+                taps.sessions -= 1
+                if taps.sessions == 0:
+                    delattr(module, _NAME)
 
     def begin(self, step: Step | None, outside: nn.Module | None) -> None:
         """Before the graph: what every watched module is to read, nothing without a ``step``.
@@ -142,7 +147,7 @@ class CompiledPasses:
         for hook in self._hooks:
             if hook.module is not outside:
                 hook.detach()
-        for module in self._layer_of:
+        for module in self._runs.modules:
             taps = _known(module)
             taps.told += 1
             if taps.told == 1:
@@ -159,7 +164,7 @@ class CompiledPasses:
         if not self.running:
             return
         self.running = False
-        for module in self._layer_of:
+        for module in self._runs.modules:
             taps = _known(module)
             taps.told -= 1
             if taps.told == 0:
@@ -171,16 +176,17 @@ class CompiledPasses:
             self._take()
 
     def _take(self) -> None:
-        unread = [layer for module, layer in self._layer_of.items() if not self._taps[module].filled]
+        unread = [self._runs.first(module) for module in self._runs.modules if not self._taps[module].reads]
         if unread:
             raise CaptureError(
                 f"the attention of layers {unread} stayed hidden in a compiled pass. Either they do not fetch it "
                 "through Transformers' attention functions; then capture without torch.compile. Or they were compiled "
                 "before the session was opened, in a form that it cannot mark; then call torch.compiler.reset() first."
             )
-        for module, layer in self._layer_of.items():
+        for module in self._runs.modules:
             tap = self._taps[module]
-            self._recorder.store(layer, tap.row, tap.figures, tap.places)
+            self._runs.check(module, tap.reads)
+            self._recorder.store(self._runs.first(module), tap.row, tap.figures, tap.places)
 
     def _tap(self, module: nn.Module, step: Step) -> Tap:
         index = self._recorder.index_on(_device_of(module))

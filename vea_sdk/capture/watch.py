@@ -14,6 +14,7 @@ from vea_sdk.capture.compiled import CompiledPasses, is_compiled
 from vea_sdk.capture.hooks import Hook, argument_names, named
 from vea_sdk.capture.prompt import CACHE_NAMES, PromptTracker, Step, cache_in
 from vea_sdk.capture.recorder import Recorder
+from vea_sdk.capture.runs import Runs
 from vea_sdk.errors import CaptureError, InvalidInputError
 
 Queries = Literal["last", "generated", "all"]
@@ -43,9 +44,8 @@ class Watch:
         self._model = model
         self._adapter = adapter
         self._decoder = adapter.decoder
-        modules = adapter.attention_modules()
-        self._layer_of = {modules[layer]: layer for layer in layers}
-        self._stop_after = modules[layers[-1]] if stop_early else None
+        self._runs = Runs(adapter.attention_modules(), layers)
+        self._stop_after = layers[-1] if stop_early else None
         self._queries = queries
         self._prompt = prompt
         self._recorder = recorder
@@ -57,6 +57,7 @@ class Watch:
         self._fed: dict[str, Any] = {}  # the same of the decoder's call, with the outer ids and padding
         self._step: Step | None = None
         self._current: nn.Module | None = None  # attention module between its pre- and post-hook
+        self._layer = 0  # the layer for which it runs
         self._inputs: dict[str, Any] = {}  # its named arguments
         self._read: str | None = None  # where that module was read
         self._generated = 0
@@ -64,7 +65,7 @@ class Watch:
         self._encoder_embedding = adapter.encoder_embedding
         self._encoder_ids: Tensor | None = None
         self._decoder_prefix = adapter.decoder_prefix
-        self._compiled = CompiledPasses(self._layer_of, recorder, self._hooks)
+        self._compiled = CompiledPasses(self._runs, recorder, self._hooks)
 
     # -- opening and closing
 
@@ -82,7 +83,7 @@ class Watch:
                 self._hook(self._decoder, self._enter_decoder, self._leave_decoder)
             if self._encoder_embedding is not None:
                 self._hook(self._encoder_embedding, self._enter_encoder, None)
-            for module in self._layer_of:
+            for module in self._runs.modules:
                 self._hook(module, self._enter_attention, self._leave_attention)
             self._compiled.open()
         except BaseException:
@@ -132,6 +133,7 @@ class Watch:
             if is_compiled(module.forward):
                 self.end_compiled(output is not None)
             self._outermost, self._outer, self._step = None, {}, None
+            self._runs.begin()
 
     def _enter_decoder(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         if self._here():
@@ -149,6 +151,7 @@ class Watch:
 
     def _begin(self, names: tuple[str, ...], fed: Mapping[str, Any]) -> None:
         """Start a pass of the decoder. The outer call knows ids and padding, the inner one what is really fed."""
+        self._runs.begin()
         self._fed = {**self._outer, **fed}
         for name in ("input_ids", "attention_mask"):
             outer = self._outer.get(self._decoder_prefix + name)
@@ -174,11 +177,12 @@ class Watch:
         return self._tell(argument_names(model), kwargs, None)
 
     def _tell(self, names: tuple[str, ...], fed: Mapping[str, Any], outside: nn.Module | None) -> bool:
-        """Begin a compiled pass. Not where the decoder's own arguments are needed: the graph then breaks at the hooks,
-        which run as ever. ``outside`` is the module whose hooks run before and after the graph, if any do."""
+        """Begin a compiled pass. Not where the decoder's own arguments are needed, nor where a module runs for several
+        layers: the graph then breaks at the hooks, which run as ever. ``outside`` is the module whose hooks run before
+        and after the graph, if any do."""
         embeds, ids = fed.get("inputs_embeds"), fed.get("input_ids")
         unknown = set(CACHE_NAMES).isdisjoint(names) or not isinstance(ids if embeds is None else embeds, Tensor)
-        if unknown or self._decoder_prefix or self._adapter.merged_attention:
+        if unknown or self._decoder_prefix or self._adapter.merged_attention or self._runs.looped:
             return False
         self._begin(names, fed)
         if self._step is None:
@@ -216,7 +220,10 @@ class Watch:
     def _enter_attention(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         if not self._here() or (self._step is not None and not self._wanted(self._step)):
             return
-        self._current, self._read, self._inputs = module, None, named(names, args, kwargs)
+        layer = self._runs.next(module)
+        if layer is None:
+            return
+        self._current, self._layer, self._read, self._inputs = module, layer, None, named(names, args, kwargs)
         if not interception.uses_interface(module):
             tap = interception.SdpaTap(self, module)
             tap.open()
@@ -242,7 +249,7 @@ class Watch:
         if isinstance(call, AttentionCall):
             self.read_call(module, call, "adapter")
             return
-        where = f"layer {self._layer_of[module]} ({type(module).__name__})"
+        where = f"layer {self._layer} ({type(module).__name__})"
         if call is not None:
             raise InvalidInputError(
                 f"{where}: attention_call() of {type(self._adapter).__name__} returned {type(call).__name__}. Return "
@@ -268,25 +275,25 @@ class Watch:
         if step is not None:
             if source == "adapter" and call.causal and call.mask is None and step.seen > step.length:
                 raise InvalidInputError(
-                    f"layer {self._layer_of[module]}: attention_call() says causal=True, by which query i sees keys 0 "
+                    f"layer {self._layer}: attention_call() says causal=True, by which query i sees keys 0 "
                     f"to i, but this pass feeds {step.length} tokens after {step.seen - step.length} earlier ones. "
                     "Leave causal out where the keys include earlier passes; the last query sees them all."
                 )
-            self._recorder.read_call(self._layer_of[module], call, step)
-            self._finish(module)
+            self._recorder.read_call(self._layer, call, step)
+            self._finish()
 
     def read_weights(self, module: nn.Module, weights: Tensor, key: Tensor) -> None:
         """Read one row from the weights of an eager attention."""
         step = self._step_to_read(module, weights[..., :1], key, "interface")
         if step is not None:
-            self._recorder.read_weights(self._layer_of[module], weights, step)
-            self._finish(module)
+            self._recorder.read_weights(self._layer, weights, step)
+            self._finish()
 
     def _step_to_read(self, module: nn.Module, query: Tensor, key: Tensor, source: str) -> Step | None:
         """The running pass, or None when this row is not wanted or has no image token to look at."""
         if self._read is not None:
             raise CaptureError(
-                f"layer {self._layer_of[module]} ({type(module).__name__}) computes attention twice in one pass; "
+                f"layer {self._layer} ({type(module).__name__}) computes attention twice in one pass; "
                 "which of the two looks at the image is not known."
             )
         self._read = source
@@ -296,8 +303,8 @@ class Watch:
         index = self._prompt.image_index
         return self._step if self._wanted(self._step) and index is not None and index.shape[1] else None
 
-    def _finish(self, module: nn.Module) -> None:
-        if module is self._stop_after:
+    def _finish(self) -> None:
+        if self._layer == self._stop_after:
             raise StopForward
 
 
