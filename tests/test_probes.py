@@ -67,6 +67,7 @@ def test_as_many_dots_as_the_answer_says() -> None:
     for seed, size, clutter in CASES:
         sample, evidence = pair("counting", seed, size, clutter)
         assert str(label(evidence)[1]) == sample.answers[0]
+        assert len(sample.answers) == 2  # as a word, too
 
 
 def test_the_shape_has_the_colour_of_the_answer() -> None:

@@ -54,6 +54,7 @@ def model() -> Iterator[Any]:
 def test_saved_and_loaded_again(tmp_path: Path) -> None:
     MADE.save(tmp_path / "p.json")
     assert vea.Profile.load(tmp_path / "p.json") == MADE
+    assert hash(vea.Profile.load(tmp_path / "p.json")) == hash(MADE)
     assert [path.name for path in tmp_path.iterdir()] == ["p.json"]
     assert json.loads((tmp_path / "p.json").read_text())["auroc"][2] is None
 

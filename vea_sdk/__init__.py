@@ -10,7 +10,7 @@ from vea_sdk.errors import VeaError
 from vea_sdk.profiles import Profile
 
 if TYPE_CHECKING:
-    from vea_sdk import evidence
+    from vea_sdk import evidence, grounding
     from vea_sdk.evaluation import evaluate
     from vea_sdk.evaluation.analysis import analyze
     from vea_sdk.grounding import metrics
@@ -35,6 +35,7 @@ __all__ = [
     "capture",
     "evaluate",
     "evidence",
+    "grounding",
     "load",
     "metrics",
     "ops",
@@ -51,6 +52,7 @@ _LATER = {
     "analyze": "vea_sdk.evaluation.analysis",
     "evaluate": "vea_sdk.evaluation",
     "evidence": "vea_sdk.evidence",
+    "grounding": "vea_sdk.grounding",
     "load": "vea_sdk.loading",
     "metrics": "vea_sdk.grounding.metrics",
     "probes": "vea_sdk.grounding.probes.compose",
