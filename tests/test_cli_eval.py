@@ -14,26 +14,10 @@ import numpy as np
 import pytest
 
 from vea_sdk import tiny
-from vea_sdk.cli import main
 from vea_sdk.evaluation.datasets import write_folder
 
 COUNT = 12
 COMMAND = ("eval", "--model", "tiny", "--samples", COUNT, "--batch", 2, "--degrade", "noise:0.5", "--json")
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """One command in this process: its arguments -> (exit code, stdout, stderr)."""
-
-    def vea(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["vea", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return vea
 
 
 def test_tiny(run: Any, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from vea_sdk.cli.bench import bench
 from vea_sdk.cli.demo import demo
 from vea_sdk.cli.doctor import doctor
 from vea_sdk.cli.eval import evaluate
+from vea_sdk.cli.profile import profile
 from vea_sdk.errors import VeaError
 
 app = typer.Typer(
@@ -21,7 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, ask, attend, analyze, doctor, bench):
+for command in (demo, ask, attend, profile, analyze, doctor, bench):
     app.command()(command)
 app.command("eval")(evaluate)
 

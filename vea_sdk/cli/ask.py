@@ -20,7 +20,7 @@ ImageArgument = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help
 QuestionArgument = Annotated[str, typer.Argument(help="Question about the picture.")]
 ModelOption = Annotated[str, typer.Option("--model", help="Checkpoint folder or hub name; tiny is the embedded model.")]
 LayersOption = Annotated[
-    str, typer.Option("--layers", help="profiled, all, numbers such as 18,22,24, or a depth span 0.5:1.0.")
+    str, typer.Option("--layers", help="profiled, all, numbers such as 18,22,24, a span 0.5:1.0, a profile's .json.")
 ]
 AttendWithOption = Annotated[
     str | None, typer.Option("--attend-with", help="Another checkpoint that looks while MODEL answers.")

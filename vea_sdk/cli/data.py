@@ -63,7 +63,7 @@ def open_data(
     if shuffle:
         found = found.shuffle(seed)
     found = found[:samples]
-    return found if degrade is None else _degraded(found, degrade, seed)
+    return found if degrade is None else degraded(found, degrade, seed)
 
 
 def _columns(text: str | None) -> dict[str, str]:
@@ -75,7 +75,8 @@ def _columns(text: str | None) -> dict[str, str]:
     return {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
 
 
-def _degraded(found: Dataset, text: str, seed: int) -> Dataset:
+def degraded(found: Dataset, text: str, seed: int) -> Dataset:
+    """The samples with their pictures spoiled, such as ``noise:0.3``; a sample's seed depends on its id."""
     try:
         how = tiny.degradation(text)
     except InvalidInputError as error:

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from vea_sdk.capture.layers import LayerSelection
+from vea_sdk.profiles import Profile
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder for what is written; made if absent.")]
@@ -57,7 +58,10 @@ def save_picture(picture: Image.Image, folder: Path, name: str) -> str:
     """Write a PNG and return its path."""
     check_folder(folder)
     path = folder / name
-    picture.save(path)
+    try:
+        picture.save(path)
+    except OSError as error:
+        raise typer.BadParameter(f"cannot write to {folder}: {error}", param_hint="--out") from error
     return str(path)
 
 
@@ -72,7 +76,9 @@ def check_folder(folder: Path) -> None:
 
 
 def parse_layers(text: str) -> LayerSelection:
-    """``profiled``, ``all``, numbers ``18,22,24``, or a depth span ``0.5:1.0``."""
+    """``profiled``, ``all``, numbers ``18,22,24``, a depth span ``0.5:1.0``, or a profile's file."""
+    if text.endswith(".json"):
+        return Profile.load(text)
     try:
         if ":" in text:
             low, high = text.split(":")
@@ -81,7 +87,8 @@ def parse_layers(text: str) -> LayerSelection:
             return [int(number) for number in text.split(",")]
     except ValueError as error:
         raise typer.BadParameter(
-            f"{text!r} is no layer selection: use profiled, all, numbers such as 18,22,24, or a depth span 0.5:1.0.",
+            f"{text!r} is no layer selection: use profiled, all, numbers such as 18,22,24, a depth span 0.5:1.0, or a "
+            "profile's .json.",
             param_hint="--layers",
         ) from error
     return text

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vea_sdk.adapters.geometry import Box
+from vea_sdk.adapters.geometry import Box, PatchGrid
 from vea_sdk.errors import InvalidInputError
 from vea_sdk.evidence import Evidence, denoise
 from vea_sdk.evidence.denoise import Border, spikes
@@ -22,18 +22,24 @@ from vea_sdk.evidence.denoise import Border, spikes
 
 @dataclass(frozen=True)
 class Sink:
-    """One sink: ``grid`` (0 is the finest over the whole picture), its cell, and its pixels in the original.
+    """One sink.
 
-    ``share`` is its part of the attention on the picture; ``edge``: on the border of its grid; ``corner``: in a corner.
+    ``grid``: 0 is the finest over the whole picture; ``row``, ``col``: its cell; ``x``, ``y``: the cell's centre in
+    parts of the grid's width and height; ``box``: its pixels in the original picture. ``share``: its part of the
+    attention on the picture. ``edge``: on the border of its grid; ``corner``: in a corner. ``evidence``: whether the
+    patch holds evidence, None where that was not said; then it is no sink but sharp attention.
     """
 
     grid: int
     row: int
     col: int
+    x: float
+    y: float
     box: Box
     share: float
     edge: bool
     corner: bool
+    evidence: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -56,8 +62,8 @@ class LayerSinks:
 class SinkSummary:
     """The sinks of one layer over ``n_samples`` pictures.
 
-    ``count``: sinks per picture; ``present``: share of the pictures that have any; ``edge``, ``corner``: share of the
-    sinks there (corners are edges, too), None without a sink; ``removed``: mean of :class:`LayerSinks`'s.
+    ``count``: sinks per picture; ``present``: share of the pictures that have any; ``edge``, ``corner``, ``evidence``:
+    share of the sinks there (corners are edges, too), None without a sink; ``removed``: mean of :class:`LayerSinks`'s.
     """
 
     layer: int
@@ -66,39 +72,66 @@ class SinkSummary:
     present: float
     edge: float | None
     corner: float | None
+    evidence: float | None
     removed: float
 
 
-def find(evidence: Evidence, lam: float = 10.0, border: Border = "valid") -> list[LayerSinks]:
+def find(
+    evidence: Evidence, lam: float = 10.0, border: Border = "valid", labels: NDArray[np.bool_] | None = None
+) -> list[LayerSinks]:
     """The sinks of every layer that the evidence holds, in order.
 
     Args:
         evidence: of one picture, such as ``vlm.attend_many([image], [question], layers="all")[0]``.
         lam: λ > 0.
         border: ``"valid"`` or ``"replicate"``, see above.
+        labels: [m] bool, which patches hold evidence, such as :func:`vea_sdk.metrics.patch_labels` gives.
 
     Raises:
-        InvalidInputError: λ is not positive, or the border rule is unknown.
+        InvalidInputError: λ is not positive, the border rule is unknown, or there are not as many labels as patches.
     """
+    if labels is not None and labels.shape != evidence.scores.shape:
+        raise InvalidInputError(f"labels {labels.shape} do not match the picture's {len(evidence.scores)} patches.")
     return [
-        _of_layer(layer, scores, evidence, lam, border)
+        _of_layer(layer, scores, evidence.layout.grids, lam, border, labels)
         for layer, scores in zip(evidence.layers, evidence.layer_scores.astype(np.float64), strict=True)
     ]
 
 
-def _of_layer(layer: int, scores: NDArray[np.float64], evidence: Evidence, lam: float, border: Border) -> LayerSinks:
+def _of_layer(
+    layer: int,
+    scores: NDArray[np.float64],
+    grids: Sequence[PatchGrid],
+    lam: float,
+    border: Border,
+    labels: NDArray[np.bool_] | None,
+) -> LayerSinks:
     total = float(scores.sum())
     sinks, removed = [], 0.0
-    for number, grid in enumerate(evidence.layout.grids):
+    for number, grid in enumerate(grids):
         cells = scores[grid.token_index]
         removed += float((cells - denoise(cells, lam, border)).sum())
-        boxes = grid.boxes()
         for row, col in np.argwhere(spikes(cells, lam, border)).tolist():
-            sides = (row in (0, grid.rows - 1)) + (col in (0, grid.cols - 1))
-            x0, y0, x1, y1 = boxes[row, col].tolist()
-            share = float(cells[row, col]) / total
-            sinks.append(Sink(number, row, col, (x0, y0, x1, y1), share, sides > 0, sides == 2))
+            on_evidence = None if labels is None else bool(labels[grid.token_index[row, col]])
+            sinks.append(_sink(number, grid, row, col, float(cells[row, col]) / total, on_evidence))
     return LayerSinks(layer, tuple(sinks), removed / total if total > 0 else 0.0)
+
+
+def _sink(number: int, grid: PatchGrid, row: int, col: int, share: float, on_evidence: bool | None) -> Sink:
+    sides = (row in (0, grid.rows - 1)) + (col in (0, grid.cols - 1))
+    x0, y0, x1, y1 = grid.boxes()[row, col].tolist()
+    return Sink(
+        grid=number,
+        row=row,
+        col=col,
+        x=(col + 0.5) / grid.cols,
+        y=(row + 0.5) / grid.rows,
+        box=(x0, y0, x1, y1),
+        share=share,
+        edge=sides > 0,
+        corner=sides == 2,
+        evidence=on_evidence,
+    )
 
 
 def summarise(found: Iterable[Sequence[LayerSinks]]) -> list[SinkSummary]:
@@ -123,7 +156,12 @@ def _summary(layers: Sequence[LayerSinks]) -> SinkSummary:
         n_samples=len(layers),
         count=len(sinks) / len(layers),
         present=sum(bool(one.sinks) for one in layers) / len(layers),
-        edge=sum(sink.edge for sink in sinks) / len(sinks) if sinks else None,
-        corner=sum(sink.corner for sink in sinks) / len(sinks) if sinks else None,
+        edge=_share([sink.edge for sink in sinks]),
+        corner=_share([sink.corner for sink in sinks]),
+        evidence=_share([sink.evidence for sink in sinks if sink.evidence is not None]),
         removed=sum(one.removed for one in layers) / len(layers),
     )
+
+
+def _share(holds: Sequence[bool]) -> float | None:
+    return sum(holds) / len(holds) if holds else None

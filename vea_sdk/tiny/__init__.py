@@ -9,6 +9,7 @@ from .degrade import degradation, low_contrast, mask, noise, resolution
 from .fields import ABSENT, KINDS
 from .held_out import HELD_OUT, held_out
 from .pictures import Picture, compose, draw
+from .profiling import profiling_set
 
 __all__ = [
     "ABSENT",
@@ -24,6 +25,7 @@ __all__ = [
     "low_contrast",
     "mask",
     "noise",
+    "profiling_set",
     "resolution",
 ]
 

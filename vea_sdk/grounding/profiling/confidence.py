@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vea_sdk.errors import InvalidInputError
 from vea_sdk.grounding.profiling.choice import best_layers, n_best
-from vea_sdk.grounding.profiling.measure import Measurement
+from vea_sdk.grounding.profiling.measurement import Measurement
 
 LEVEL = 0.95
 COUNTS = (10, 25, 50, 100, 200, 400, 800)

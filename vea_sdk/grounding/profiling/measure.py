@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, get_args
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
@@ -24,13 +19,11 @@ from vea_sdk.evidence import Evidence
 from vea_sdk.evidence.denoise import Border
 from vea_sdk.fingerprint import fingerprint
 from vea_sdk.grounding import metrics
+from vea_sdk.grounding.profiling.measurement import NO_BOXES, ONE_CLASS, Measured, Measurement, digest
 from vea_sdk.grounding.samples import Sample, check_boxes
-from vea_sdk.grounding.sinks import LayerSinks, find
+from vea_sdk.grounding.sinks import find
 from vea_sdk.journal import Journal
 from vea_sdk.profiles import model_name
-
-NO_BOXES, ONE_CLASS = "no boxes", "one class"
-"""Why a sample cannot be ranked: nothing marks its evidence, or all of its patches hold evidence or none does."""
 
 
 class Attends(Protocol):
@@ -46,49 +39,6 @@ class Attends(Protocol):
     def attend_many(
         self, images: Sequence[Image.Image], questions: Sequence[str], layers: LayerSelection | None = None
     ) -> list[Evidence]: ...
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One sample: a figure per layer read, in their order, or in ``skipped`` the reason why there are none.
-
-    ``sinks``: those of every layer by border rule, see :mod:`vea_sdk.grounding.sinks`; of skipped samples, too, if they
-    were run. ``digest``: of picture, question and boxes.
-    """
-
-    id: str
-    kind: str
-    digest: str
-    auroc: tuple[float, ...] = ()
-    average_precision: tuple[float, ...] = ()
-    ndcg: tuple[float, ...] = ()
-    sinks: Mapping[str, tuple[LayerSinks, ...]] = field(default_factory=dict)
-    skipped: str | None = None
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """All samples of one model. ``layers``: those read; ``n_layers``: the model's depth."""
-
-    model: str
-    n_layers: int
-    layers: tuple[int, ...]
-    rule: metrics.Rule
-    samples: tuple[Measured, ...]
-
-    @property
-    def ranked(self) -> list[Measured]:
-        """The samples that could be ranked."""
-        return [one for one in self.samples if one.skipped is None]
-
-    @property
-    def skipped(self) -> dict[str, int]:
-        """How many samples could not be ranked, by reason."""
-        return dict(Counter(one.skipped for one in self.samples if one.skipped is not None))
-
-    def figures(self, name: str = "auroc") -> NDArray[np.float64]:
-        """[ranked samples, layers read] of ``"auroc"``, ``"average_precision"`` or ``"ndcg"``."""
-        return np.array([getattr(one, name) for one in self.ranked], dtype=np.float64)
 
 
 def measure(
@@ -177,7 +127,7 @@ def _measured(
     looked = dict(zip((name for name, _ in marked), _look(vlm, marked, selection), strict=True))
     rows = []
     for name, sample in items:
-        row = Measured(name, sample.kind, _digest(sample), skipped=NO_BOXES)
+        row = Measured(name, sample.kind, digest(sample), skipped=NO_BOXES)
         rows.append(_figures(row, looked[name], sample, vlm.lam, rule) if name in looked else row)
     return rows
 
@@ -199,7 +149,7 @@ def _look(vlm: Attends, items: Sequence[tuple[str, Sample]], selection: Sequence
 
 def _figures(row: Measured, evidence: Evidence, sample: Sample, lam: float, rule: metrics.Rule) -> Measured:
     labels = metrics.patch_labels(evidence.layout, sample.boxes, rule)
-    sinks = {border: tuple(find(evidence, lam, border)) for border in get_args(Border)}
+    sinks = {border: tuple(find(evidence, lam, border, labels)) for border in get_args(Border)}
     if labels.all() or not labels.any():
         return replace(row, sinks=sinks, skipped=ONE_CLASS)
     scores = evidence.layer_scores
@@ -215,16 +165,13 @@ def _figures(row: Measured, evidence: Evidence, sample: Sample, lam: float, rule
 
 def _kept(row: dict[str, Any], sample: Sample) -> Measured:
     """What the journal holds, if it is about this very sample."""
-    if row["digest"] != _digest(sample):
+    try:
+        kept = Measured.from_dict(row)
+    except (KeyError, TypeError) as error:
+        raise InvalidInputError(f"the journal's row {row['id']!r} is broken: {error!r}. Delete its line.") from error
+    if kept.digest != digest(sample):
         raise InvalidInputError(
-            f"sample {row['id']!r}: the journal holds figures of another picture, question or boxes under this id. "
+            f"sample {kept.id!r}: the journal holds figures of another picture, question or boxes under this id. "
             "Choose another journal, or delete it."
         )
-    tuples = {name: tuple(row[name]) for name in ("auroc", "average_precision", "ndcg")}
-    sinks = {border: tuple(map(LayerSinks.from_dict, found)) for border, found in row["sinks"].items()}
-    return Measured(**{**row, **tuples, "sinks": sinks})
-
-
-def _digest(sample: Sample) -> str:
-    said = json.dumps([sample.question, sample.boxes, sample.image.mode, sample.image.size])
-    return hashlib.sha256(said.encode() + sample.image.tobytes()).hexdigest()[:16]
+    return kept

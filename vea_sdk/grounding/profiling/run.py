@@ -11,7 +11,8 @@ from vea_sdk.capture.layers import LayerSelection
 from vea_sdk.grounding.metrics import Rule
 from vea_sdk.grounding.profiling.choice import best_layers, n_best
 from vea_sdk.grounding.profiling.confidence import confidence
-from vea_sdk.grounding.profiling.measure import Attends, Measurement, measure
+from vea_sdk.grounding.profiling.measure import Attends, measure
+from vea_sdk.grounding.profiling.measurement import Measurement
 from vea_sdk.grounding.samples import Sample
 from vea_sdk.profiles.profile import PerLayer, Profile
 
