@@ -1,7 +1,7 @@
 """The paper's protocol on the embedded model: held-out pictures, clean and spoiled, and why highlighting helps or not.
 
 python benchmarks/grounding.py                 # all parts; about 10 minutes on 2 quiet cores
-python benchmarks/grounding.py --parts why     # one of: conditions, why, sinks
+python benchmarks/grounding.py --parts why     # one of: conditions, why, profiles
 
 Rows are kept under build/grounding, from which an interrupted run goes on; what is committed are the summaries under
 benchmarks/results/. `python benchmarks/grounding_page.py` makes docs/grounding.md of them.
@@ -12,7 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,17 @@ from reports import RESULTS, progress
 import vea_sdk as vea
 from vea_sdk import tiny
 from vea_sdk.benchmark.rows import environment
-from vea_sdk.cli.data import open_data
+from vea_sdk.cli.data import degraded
 from vea_sdk.evaluation import METHODS, Evaluation, evaluate
 from vea_sdk.evaluation.analysis import Analysis, summary
 from vea_sdk.evaluation.analysis.summary import curves
+from vea_sdk.evaluation.analysis.tables import histogram
 from vea_sdk.evaluation.datasets import Dataset
 from vea_sdk.grounding import sinks
+from vea_sdk.grounding.metrics import patch_labels
 from vea_sdk.grounding.metrics.answers import edit_distance
+from vea_sdk.grounding.profiling import measure, profile_of, stability
+from vea_sdk.tiny import compose
 
 ROWS = Path(__file__).parents[1] / "build" / "grounding"
 TOKENS = 24  # the longest value has 16 characters
@@ -48,6 +53,14 @@ CONDITIONS = {  # what is done to the pictures: whether the ablations run, too
     "mask:0.1": True,
     "mask:0.2": False,
     "mask:0.3": False,
+}
+PROFILE_COUNT = 100
+PROFILED = {  # seed of `vea profile --model tiny --seed`, condition
+    "clean, seed 0": (0, "clean"),
+    "clean, seed 1": (1, "clean"),
+    "clean, seed 2": (2, "clean"),
+    "noise:0.6, seed 0": (0, "noise:0.6"),
+    "mask:0.3, seed 0": (0, "mask:0.3"),
 }
 
 
@@ -70,7 +83,11 @@ def main() -> None:
 
 def pictures(condition: str, count: int) -> Dataset:
     """The held-out pictures under a condition, as `vea eval --model tiny --degrade CONDITION` takes them."""
-    return open_data("tiny", None, count, degrade=None if condition == "clean" else condition)
+    return spoiled(tiny.held_out(count), condition)
+
+
+def spoiled(samples: Dataset, condition: str) -> Dataset:
+    return samples if condition == "clean" else degraded(samples, condition, seed=0)
 
 
 def conditions(vlm: vea.VLM, count: int) -> dict[str, Any]:
@@ -94,8 +111,6 @@ def conditions(vlm: vea.VLM, count: int) -> dict[str, Any]:
 
 def _condition(run: Evaluation, vlm: vea.VLM) -> dict[str, Any]:
     analysis = Analysis.of(run.rows, vlm.layers)
-    base = [(row["methods"]["base"]["answer"], row["answers"][0]) for row in run.rows]
-    far = [edit_distance(said.lower(), true.lower()) for said, true in base]
     methods = run.to_dict()["methods"]
     shown = ("em", "f1", "auroc", "ndcg", "ap")
     return {
@@ -105,29 +120,53 @@ def _condition(run: Evaluation, vlm: vea.VLM) -> dict[str, Any]:
         },
         "analysis": summary(analysis),
         "curves": [asdict(point) for point in curves(analysis)],
-        "histogram": _histogram(analysis),
-        # How far wrong answers are from the truth, in characters: reading or looking?
-        "wrong_by_distance": {"1": far.count(1), "2": far.count(2), "more": sum(one > 2 for one in far)},
+        "histogram": [list(row) for row in histogram(analysis.looks)],
+        "wrong": _wrong(analysis),
     }
 
 
-def _histogram(analysis: Analysis) -> list[list[float]]:
-    from vea_sdk.evaluation.analysis.tables import histogram
+def _wrong(analysis: Analysis) -> dict[str, int]:
+    """What the wrong plain answers are: the value misread, another entry read instead, or neither."""
+    kinds = Counter({"misread": 0, "another entry": 0, "neither": 0})
+    for look in analysis.looks:
+        if look.right:
+            continue
+        said, (true,) = look.baseline.lower(), look.answers
+        others = [value.lower() for value in compose(int(look.id)).values if value != true]
+        near = edit_distance(said, true.lower())
+        nearest = min((edit_distance(said, other) for other in others), default=len(said))
+        kinds["misread" if near <= min(2, nearest) else "another entry" if nearest <= 1 else "neither"] += 1
+    return dict(kinds)
 
-    return [list(row) for row in histogram(analysis.looks)]
+
+def profiles(vlm: vea.VLM, count: int) -> dict[str, Any]:
+    """The choice of layers on three sets of pictures set aside for profiling, and on spoiled ones; sinks of each."""
+    found = {}
+    with progress(len(PROFILED) * PROFILE_COUNT) as advance:
+        for name, (seed, condition) in PROFILED.items():
+            drawn = tiny.profiling_set(PROFILE_COUNT, seed)
+            measured = measure(vlm, spoiled(drawn, condition), progress=lambda done: [advance() for _ in range(done)])
+            chosen = profile_of(measured)
+            borders = {border: [one.sinks[border] for one in measured.samples] for border in ("valid", "replicate")}
+            found[name] = {
+                "layers": list(chosen.layers),
+                "auroc": [list(row) for row in zip(chosen.auroc, chosen.auroc_low, chosen.auroc_high, strict=True)],
+                "chosen_share": list(chosen.chosen_share),
+                "stability": [asdict(one) for one in stability(measured)],
+                "sinks": {name: [asdict(one) for one in sinks.summarise(listed)] for name, listed in borders.items()},
+                "sinks_on_evidence": _on_evidence(borders["valid"], drawn),
+            }
+    return found
 
 
-def sink_figures(vlm: vea.VLM, count: int) -> dict[str, Any]:
-    """Isolated spikes of every layer under both border rules, on clean pictures."""
-    found: dict[str, list[Any]] = {"valid": [], "replicate": []}
-    samples = pictures("clean", count)
-    with progress(count) as advance:
-        for sample in samples:
-            (everywhere,) = vlm.attend_many([sample.image], [sample.question], layers="all")
-            for border, listed in found.items():
-                listed.append(sinks.find(everywhere, vlm.lam, border))  # type: ignore[arg-type]
-            advance()
-    return {border: [asdict(one) for one in sinks.summarise(listed)] for border, listed in found.items()}
+def _on_evidence(found: Sequence[Sequence[sinks.LayerSinks]], samples: Dataset) -> list[float | None]:
+    """Per layer, the share of the sinks that lie on the evidence: what is removed there is no noise."""
+    hits: dict[int, list[bool]] = {}
+    for picture, record in zip(found, samples.records, strict=True):
+        for layer in picture:
+            boxes = [sink.box for sink in layer.sinks]
+            hits.setdefault(layer.layer, []).extend(patch_labels(boxes, record.boxes).tolist() if boxes else [])
+    return [sum(listed) / len(listed) if listed else None for listed in hits.values()]
 
 
 def reasons(vlm: vea.VLM, count: int) -> dict[str, Any]:
@@ -139,7 +178,7 @@ def reasons(vlm: vea.VLM, count: int) -> dict[str, Any]:
 PARTS: dict[str, Callable[[vea.VLM, int], dict[str, Any]]] = {
     "conditions": conditions,
     "why": reasons,
-    "sinks": sink_figures,
+    "profiles": profiles,
 }
 
 

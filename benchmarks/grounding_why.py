@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import vea_sdk as vea
-from vea_sdk.evaluation.statistics import interval, mcnemar
+from vea_sdk.evaluation.statistics import intervals, mcnemar
 from vea_sdk.evidence import Evidence, highlight, layout_map
 from vea_sdk.grounding import metrics
 from vea_sdk.grounding.samples import Sample
@@ -72,25 +72,34 @@ VARIANTS: dict[str, Shown] = {
 
 
 def why(vlm: vea.VLM, samples: Sequence[Sample], tokens: int, advance: Callable[[], None]) -> dict[str, Any]:
-    """Variant → exact match with its interval, and how many answers changed against "inst"."""
+    """Variant → exact match with its interval, how many answers changed against "inst", and where the model looks now.
+
+    "auroc" is that of the evidence read from the shown picture, against the true box: does the light draw the look?
+    """
     right: dict[str, list[bool]] = {name: [] for name in VARIANTS}
+    auroc: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for first in range(0, len(samples), BATCH):
         part = list(samples[first : first + BATCH])
         everywhere = vlm.attend_many([one.image for one in part], [one.question for one in part])
         for name, shown in VARIANTS.items():
             prompt = vlm.plain_prompt if name == "base" else vlm.highlight_prompt
+            pictures = [shown(evidence, sample) for evidence, sample in zip(everywhere, part, strict=True)]
+            for again, sample in zip(vlm.attend_many(pictures, [one.question for one in part]), part, strict=True):
+                auroc[name].append(metrics.auroc(again.scores, metrics.patch_labels(again.layout, sample.boxes)))
             said = vlm.answer_many(
-                [shown(evidence, sample) for evidence, sample in zip(everywhere, part, strict=True)],
+                pictures,
                 [prompt.format(question=one.question) for one in part],
                 max_new_tokens=tokens,
             )
             right[name] += [metrics.exact_match(text, one.answers) == 1 for text, one in zip(said, part, strict=True)]
             for _ in part:
                 advance()
-    return {name: _figures(values, right["inst"]) for name, values in right.items()}
+    return {
+        name: _figures(values, right["inst"]) | {"auroc": float(np.mean(auroc[name]))} for name, values in right.items()
+    }
 
 
 def _figures(right: Sequence[bool], before: Sequence[bool]) -> dict[str, Any]:
-    low, high = interval(np.asarray(right, dtype=float)) or (None, None)
+    low, high = np.asarray(intervals(np.asarray(right, dtype=float))).tolist()
     gained, lost, p = mcnemar(before, right)
     return {"em": float(np.mean(right)), "low": low, "high": high, "gained": gained, "lost": lost, "p": p}

@@ -1,4 +1,7 @@
-"""Search path and profiles of drawn tests: `ci` draws the same cases each time, `explore` more and new ones."""
+"""Search path, the command line in this process, and profiles of drawn tests.
+
+Of these, `ci` draws the same cases each time, `explore` more and new ones.
+"""
 
 import sys
 from pathlib import Path
@@ -17,11 +20,11 @@ settings.load_profile("ci")
 
 
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """``vea`` in this process: its arguments -> (exit code, stdout, stderr)."""
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """One command ``vea`` in this process: its arguments -> (exit code, stdout, stderr)."""
     from vea_sdk.cli import main
 
-    def run(*arguments: object) -> tuple[int, str, str]:
+    def vea(*arguments: object) -> tuple[int, str, str]:
         capsys.readouterr()
         monkeypatch.setattr(sys, "argv", ["vea", *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
@@ -29,15 +32,15 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
         out, err = capsys.readouterr()
         return int(stop.value.code or 0), out, err
 
-    return run
+    return vea
 
 
 @pytest.fixture(scope="session")
-def llava_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny random LLaVA, saved with its processor."""
     from families import FAMILIES
 
-    folder = tmp_path_factory.mktemp("llava")
+    folder = tmp_path_factory.mktemp("checkpoint")
     family = FAMILIES["llava"]()
     family.model.save_pretrained(folder)
     family.processor.save_pretrained(folder)

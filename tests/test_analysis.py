@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -19,7 +18,6 @@ from sklearn.metrics import roc_auc_score
 
 import vea_sdk as vea
 from vea_sdk import tiny
-from vea_sdk.cli import main
 from vea_sdk.errors import InvalidInputError
 from vea_sdk.evaluation.analysis import Analysis, Look, analyze, write
 from vea_sdk.evaluation.analysis.summary import Outcomes, curves, misplaced, summary
@@ -219,19 +217,6 @@ def test_a_model_without_rapt(tmp_path: Path) -> None:
     made = Analysis(everywhere.layers, (1,), (one,), (sample, everywhere))
     assert {p.figure for p in curves(made)} == {"auroc"}
     assert write(made, tmp_path)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    def vea_command(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["vea", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return vea_command
 
 
 def test_command(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

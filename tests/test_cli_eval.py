@@ -14,26 +14,10 @@ import numpy as np
 import pytest
 
 from vea_sdk import tiny
-from vea_sdk.cli import main
 from vea_sdk.evaluation.datasets import write_folder
 
 COUNT = 12
 COMMAND = ("eval", "--model", "tiny", "--samples", COUNT, "--batch", 2, "--degrade", "noise:0.5", "--json")
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """One command in this process: its arguments -> (exit code, stdout, stderr)."""
-
-    def vea(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["vea", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return vea
 
 
 def test_tiny(run: Any, tmp_path: Path) -> None:
@@ -63,6 +47,16 @@ def test_a_folder_and_lines_without_json(run: Any, tmp_path: Path) -> None:
     assert code == 0, err
     assert "| 3 samples | EM |" in out
     assert "results.jsonl" in out
+
+
+def test_probes_and_another_model_that_looks(run: Any, tmp_path: Path) -> None:
+    command = ("eval", "--model", "tiny", "--data", "probes", "--samples", 3, "--methods", "vea", "--json")
+    code, out, err = run(*command, "--attend-with", "tiny", "--layers", "1,3", "--out", tmp_path)
+    assert code == 0, err
+    fields = json.loads(out)
+    assert fields["run"]["layers"] == fields["run"]["attend_with"]["layers"] == [1, 3]
+    assert fields["run"]["data"] == "probes of seed 0"
+    assert fields["methods"]["vea"]["metrics"]["auroc"]["n"] == 3
 
 
 @pytest.mark.slow
@@ -97,21 +91,22 @@ def test_killed_and_restarted_it_gives_the_same(run: Any, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--model", "some/model"], 2, "--data"),
+        (["--model", "some/model"], 2, "probes"),
+        (["--model", "tiny", "--out", "FOLDER/samples.jsonl"], 2, "cannot write to"),
         (["--model", "tiny", "--methods", "base,blur"], 2, "blur"),
         (["--model", "tiny", "--degrade", "blur:3"], 2, "blur:3"),
         (["--model", "tiny", "--samples", "0"], 2, "--samples"),
         (["--model", "tiny", "--rule", "most"], 2, "most"),
         (["--model", "tiny", "--data", "FOLDER", "--columns", "image"], 2, "--columns"),
-        (["--model", "tiny", "--data", "ABSENT"], 1, "no data set"),
+        (["--model", "tiny", "--data", "FOLDER/absent"], 1, "no data set"),
         (["--model", "tiny", "--data", "FOLDER"], 1, "line 2 is no JSON"),
         (["--model", "./absent", "--data", "tiny"], 1, "no checkpoint folder"),
     ],
 )
 def test_errors(run: Any, tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
     (tmp_path / "samples.jsonl").write_text('{"image": "x.png", "question": "?"}\n{broken\n')
-    places = {"FOLDER": str(tmp_path), "ABSENT": str(tmp_path / "absent")}
-    found, out, err = run("eval", *[places.get(one, one) for one in arguments], "--out", tmp_path / "out", "--json")
+    given = [one.replace("FOLDER", str(tmp_path)) for one in arguments]
+    found, out, err = run("eval", "--out", tmp_path / "out", *given, "--json")
     assert found == code, err
     assert message in err
     assert out == ""

@@ -22,18 +22,18 @@ from vea_sdk import tiny
 
 
 @pytest.fixture
-def run(command: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """One command in an empty folder, without profiles of the user's own."""
+def run(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """``run`` in an empty folder, without profiles of the user's own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    return command
+    return run
 
 
-def test_profile_install_and_use(run: Any, llava_checkpoint: Path, tmp_path: Path) -> None:
+def test_profile_install_and_use(run: Any, checkpoint: Path, tmp_path: Path) -> None:
     command = (
         "profile",
         "--model",
-        llava_checkpoint,
+        checkpoint,
         "--samples",
         7,
         "--fraction",
@@ -48,8 +48,8 @@ def test_profile_install_and_use(run: Any, llava_checkpoint: Path, tmp_path: Pat
     fields = json.loads(out)
     made = vea.Profile.load(fields["files"]["profile"])
     assert fields["layers"] == list(made.layers)
-    assert fields["model"] == str(llava_checkpoint)
-    vlm = vea.load(llava_checkpoint, layers="all")
+    assert fields["model"] == str(checkpoint)
+    vlm = vea.load(checkpoint, layers="all")
     expected = vea.profile(vlm, vea.probes(7), fraction=0.5, source="7 drawn pictures, seed 0")
     assert made == expected
     assert fields["auroc"] == pytest.approx(np.mean([made.auroc[layer] for layer in made.layers]))
@@ -60,19 +60,19 @@ def test_profile_install_and_use(run: Any, llava_checkpoint: Path, tmp_path: Pat
     assert len(Path("made/samples.jsonl").read_text().splitlines()) == 8
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        assert vea.load(llava_checkpoint).layers == made.layers
+        assert vea.load(checkpoint).layers == made.layers
         Image.new("RGB", (90, 60), "teal").save("card.png")
-        code, out, err = run("attend", "card.png", "what?", "--model", llava_checkpoint, "--device", "cpu", "--json")
+        code, out, err = run("attend", "card.png", "what?", "--model", checkpoint, "--device", "cpu", "--json")
     assert json.loads(out)["layers"] == list(made.layers)
     code, out, _ = run(*command)  # once more, from the journal, for people
     assert code == 0
     assert "chosen_share" in out
 
 
-def test_figures(run: Any, llava_checkpoint: Path) -> None:
+def test_figures(run: Any, checkpoint: Path) -> None:
     pytest.importorskip("matplotlib")
     kinds = ("--kinds", "table,shapes", "--samples", 4)
-    code, out, err = run("profile", "--model", llava_checkpoint, "--device", "cpu", *kinds, "--json")
+    code, out, err = run("profile", "--model", checkpoint, "--device", "cpu", *kinds, "--json")
     assert code == 0, err
     files = json.loads(out)["files"]
     assert Path(files["profile"]).parent.parent == Path("vea-output")
@@ -81,19 +81,19 @@ def test_figures(run: Any, llava_checkpoint: Path) -> None:
             assert np.asarray(picture.convert("L")).std() > 5
 
 
-def test_without_matplotlib_it_goes_on(run: Any, llava_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_matplotlib_it_goes_on(run: Any, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vea_sdk.cli.profile.can_draw", lambda: False)
-    code, out, err = run("profile", "--model", llava_checkpoint, "--samples", 2, "--device", "cpu", "--json")
+    code, out, err = run("profile", "--model", checkpoint, "--samples", 2, "--device", "cpu", "--json")
     assert code == 0
     assert "pip install 'vea-sdk[viz]'" in err
     assert set(json.loads(out)["files"]) == {"journal", "profile", "study"}
 
 
-def test_data_of_ones_own(run: Any, llava_checkpoint: Path) -> None:
+def test_data_of_ones_own(run: Any, checkpoint: Path) -> None:
     from vea_sdk.evaluation.datasets import write_folder
 
     write_folder("data", vea.probes(3, kinds=["receipt"]))
-    command = ("profile", "--model", llava_checkpoint, "--device", "cpu", "--data", "data", "--json")
+    command = ("profile", "--model", checkpoint, "--device", "cpu", "--data", "data", "--json")
     code, out, err = run(*command)
     assert code == 0, err
     found = json.loads(out)
@@ -161,8 +161,8 @@ def test_killed_and_started_again_it_gives_the_same(tmp_path: Path) -> None:
         (["--model", "./absent"], 1, "no checkpoint folder"),
     ],
 )
-def test_errors(run: Any, llava_checkpoint: Path, arguments: list[str], code: int, message: str) -> None:
-    given = [argument.replace("CHECKPOINT", str(llava_checkpoint)) for argument in arguments]
+def test_errors(run: Any, checkpoint: Path, arguments: list[str], code: int, message: str) -> None:
+    given = [argument.replace("CHECKPOINT", str(checkpoint)) for argument in arguments]
     found, out, err = run("profile", *given, "--json")
     assert found == code, err
     assert message in err

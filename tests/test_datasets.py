@@ -279,6 +279,16 @@ class TestDataset:
         with pytest.raises(InvalidInputError, match="is empty"):
             found[20:]
 
+    def test_open_samples(self) -> None:
+        image = picture()
+        found = Dataset.of(
+            [Sample(image, "?", ("a",), (), "x", "card"), Sample(image, "!", (), ((1, 2, 3, 200),))], "two"
+        )
+        assert found[0] == Sample(image, "?", ("a",), (), "x", "card")
+        assert found.records[1].id == "1"
+        with pytest.raises(InvalidInputError, match=r"sample '1': the box .*leaves"):
+            found[1]
+
     def test_change(self, tmp_path: Path) -> None:
         found = read_folder(folder(tmp_path, {"id": "a"}, {"id": "b"}))
         how = tiny.degradation("noise:0.2")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from families import FAMILIES
 from PIL import Image
 
 import vea_sdk as vea
-from vea_sdk.cli import main
 from vea_sdk.errors import InvalidInputError, UnsupportedModelError
 from vea_sdk.pipeline.inputs import model_inputs
 from vea_sdk.pipeline.replay import replaying
@@ -127,7 +125,7 @@ def test_bad_input() -> None:
         wrapped("gemma3", attend_with=other.model)
 
 
-def test_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints(tmp_path: Path, run: Any) -> None:
     for name in ("llava", "gemma3"):
         FAMILIES[name]().model.save_pretrained(tmp_path / name)
         FAMILIES[name]().processor.save_pretrained(tmp_path / name)
@@ -143,12 +141,8 @@ def test_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     arguments += ["--device", "cpu", "--max-new-tokens", 3, "--out", tmp_path, "--json"]
 
     def ask(*more: object) -> dict[str, Any]:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["vea", "ask", *map(str, [*arguments, *more])])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out, err = capsys.readouterr()
-        assert not stop.value.code, err
+        code, out, err = run("ask", *arguments, *more)
+        assert code == 0, err
         return dict(json.loads(out))
 
     fields = ask()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from sklearn.metrics import average_precision_score, ndcg_score, roc_auc_score
 
 import vea_sdk as vea
 from vea_sdk.adapters.geometry import ImageLayout, PatchGrid
-from vea_sdk.errors import InvalidInputError
+from vea_sdk.errors import InvalidInputError, NaNAttentionError
 from vea_sdk.evaluation import METHODS, Evaluation, Method, evaluate, score
 from vea_sdk.evaluation.identity import describe
 from vea_sdk.evaluation.plot import draw
@@ -112,6 +113,21 @@ def test_what_denoising_and_profiling_do_to_the_scores(spiked: Evidence) -> None
     noisy, clean = (np.asarray(METHODS[name].picture(spiked, [4])) for name in ("no-denoise", "vea"))
     assert noisy[25, 35, 0] == clean.max() == 255
     assert np.median(noisy) < np.median(clean) - 30  # beside a spike everything else is dark
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family(name: str) -> None:
+    """Tiles, thumbnails and separators: rows equal scikit-learn on what each picture's own attention says."""
+    family = FAMILIES[name]()
+    vlm = vea.wrap(family.model, family.processor, layers=[1, 2])
+    given = samples(3)
+    found = evaluate(vlm, given, ["vea", "no-denoise", "no-profiling"], batch=3, max_new_tokens=2)
+    for sample, row in zip(given, found.rows, strict=True):
+        evidence = vlm.attend(sample.image, sample.question)
+        labels = vea.metrics.patch_labels(evidence.layout, sample.boxes)
+        expected = roc_auc_score(labels, evidence.scores)
+        assert row["methods"]["no-denoise"]["auroc"] == pytest.approx(expected, abs=2e-3)  # equal scores may swap
+        assert 0 < row["methods"]["no-profiling"]["auroc"] != row["methods"]["vea"]["auroc"]
 
 
 def test_one_look_for_all_methods(vlm: vea.VLM) -> None:
@@ -281,6 +297,17 @@ def test_bad_input(
         evaluate(vlm, given, **options)
 
 
+def test_broken_attention_is_reported_with_its_samples(vlm: vea.VLM) -> None:
+    weight = vlm.model.model.language_model.layers[1].self_attn.q_proj.weight
+    kept = weight.data.clone()
+    try:
+        weight.data[0, 0] = float("nan")
+        with pytest.raises(NaNAttentionError, match=r"samples s0, s1: NaN .*layers \[1, 2, 3\]"):
+            evaluate(vlm, samples(3), ["base"], batch=2)
+    finally:
+        weight.data.copy_(kept)
+
+
 def test_samples_are_taken_one_batch_at_a_time(vlm: vea.VLM, monkeypatch: pytest.MonkeyPatch) -> None:
     spy = Spy(vlm, monkeypatch)
     taken = []
@@ -320,3 +347,12 @@ def test_figure(tmp_path: Path) -> None:
     with Image.open(tmp_path / "summary.png") as figure:
         colours = {pixel for _, pixel in figure.convert("RGB").getcolors(1 << 24)}
     assert {(0x2B, 0x7A, 0x5B), (0xE0, 0x89, 0x3A)} <= colours  # both parts of the split are there
+
+
+def test_the_code_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert capsys.readouterr().out.startswith("| 8 samples | EM |")
+    assert all(f"| `{name}` |" in page for name in METHODS)

@@ -86,6 +86,14 @@ def test_broken_files_are_refused_and_left_as_they_are(path: Path, content: str,
     assert path.read_text() == content
 
 
+def test_no_such_file(path: Path) -> None:
+    path.parent.mkdir()
+    path.mkdir()
+    for place in (path, Path("/dev/null/results.jsonl")):
+        with pytest.raises(InvalidInputError, match="cannot be kept"):
+            Journal(place, RUN)
+
+
 def test_nothing_is_doubled_and_nothing_that_is_no_number_is_kept(path: Path) -> None:
     with Journal(path, RUN) as journal:
         journal.add({"id": "a"})

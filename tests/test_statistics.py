@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from vea_sdk.errors import InvalidInputError
-from vea_sdk.evaluation.statistics import bootstrap_means, interval, mcnemar, paired_bootstrap
+from vea_sdk.evaluation.statistics import bootstrap_means, intervals, mcnemar, paired_bootstrap
 
 
 def test_resamples_are_those_of_the_definition() -> None:
@@ -26,7 +26,7 @@ def test_resamples_are_those_of_the_definition() -> None:
 def test_interval_equals_scipy(n: int) -> None:
     for draw in (np.random.default_rng(n).random(n), (np.random.default_rng(n).random(n) < 0.7).astype(float)):
         theirs = stats.bootstrap((draw,), np.mean, n_resamples=20_000, method="percentile", rng=1).confidence_interval
-        low, high = interval(draw, resamples=20_000)
+        low, high = intervals(draw, resamples=20_000)
         spread = draw.std() / np.sqrt(n)
         assert low == pytest.approx(theirs.low, abs=max(0.1 * spread, 1 / n if n < 10 else 0))
         assert high == pytest.approx(theirs.high, abs=max(0.1 * spread, 1 / n if n < 10 else 0))
@@ -34,11 +34,22 @@ def test_interval_equals_scipy(n: int) -> None:
 
 def test_interval_is_seeded_and_ends_with_its_data() -> None:
     values = np.random.default_rng(0).random(50)
-    assert interval(values, seed=3) == interval(values, seed=3) != interval(values, seed=4)
-    assert interval([1.0] * 8) == (1.0, 1.0)
-    assert interval([0.5]) is None
-    with pytest.raises(InvalidInputError, match="must be positive"):
-        interval([])
+    assert np.array_equal(intervals(values, seed=3), intervals(values, seed=3))
+    assert not np.array_equal(intervals(values, seed=3), intervals(values, seed=4))
+    assert intervals([1.0] * 8).tolist() == [1.0, 1.0]
+    assert intervals([0.5]) is None
+    for nothing in ([], 0.5):
+        with pytest.raises(InvalidInputError, match="must be positive"):
+            bootstrap_means(nothing)
+
+
+def test_columns_are_drawn_together() -> None:
+    values = np.random.default_rng(0).random((30, 3))
+    together = bootstrap_means(values, 500)
+    assert together.shape == (500, 3)
+    for column in range(3):
+        assert np.allclose(together[:, column], bootstrap_means(values[:, column], 500), rtol=0, atol=1e-12)
+    assert intervals(values).shape == (2, 3)
 
 
 def test_large_samples_are_drawn_in_parts() -> None:

@@ -27,8 +27,8 @@ class Journal:
         run: everything the results depend on, ready for JSON.
 
     Raises:
-        InvalidInputError: the file belongs to another run, a line of it is broken, an id comes twice, or another
-            process has it open.
+        InvalidInputError: there can be no such file, it belongs to another run, a line of it is broken, an id comes
+            twice, or another process has it open.
     """
 
     def __init__(self, path: str | Path | None, run: Mapping[str, Any]) -> None:
@@ -37,8 +37,11 @@ class Journal:
         if path is None:
             return
         self._path = Path(path)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._path.open("a+b")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("a+b")
+        except OSError as error:
+            raise InvalidInputError(f"results cannot be kept in {self._path}: {error}") from error
         try:
             self._lock()
             self._read(json.loads(json.dumps(run)))

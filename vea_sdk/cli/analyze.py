@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vea_sdk.cli.ask import DeviceOption, DtypeOption, LayersOption, ModelOption, load_model
+from vea_sdk.cli.ask import AttendWithOption, DeviceOption, DtypeOption, LayersOption, ModelOption, load_model
 from vea_sdk.cli.data import (
     ColumnsOption,
     DataOption,
@@ -19,7 +19,7 @@ from vea_sdk.cli.data import (
     SplitOption,
     open_data,
 )
-from vea_sdk.cli.output import JsonFlag, OutFolder, progress_bar, report
+from vea_sdk.cli.output import JsonFlag, OutFolder, check_folder, progress_bar, report
 from vea_sdk.evaluation import analysis
 from vea_sdk.grounding.metrics import Rule
 
@@ -40,6 +40,7 @@ def analyze(
     show: Annotated[str | None, typer.Option("--show", help="Id of the sample whose layers are drawn.")] = None,
     rule: Annotated[Rule, typer.Option("--rule", help="How much of a patch the evidence must cover.")] = "any",
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 64,
+    attend_with: AttendWithOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = "auto",
     out: OutFolder = Path("vea-output/analysis"),
@@ -52,7 +53,8 @@ def analyze(
     found = open_data(
         model, data, samples, images=images, split=split, columns=columns, shuffle=shuffle, degrade=degrade, seed=seed
     )
-    vlm = load_model(model, layers, device, dtype)
+    check_folder(out)
+    vlm = load_model(model, layers, device, dtype, attend_with)
     with progress_bar("analyzing", len(found)) as advance:
         result = analysis.analyze(
             vlm,

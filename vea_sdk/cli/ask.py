@@ -22,6 +22,9 @@ ModelOption = Annotated[str, typer.Option("--model", help="Checkpoint folder or 
 LayersOption = Annotated[
     str, typer.Option("--layers", help="profiled, all, numbers such as 18,22,24, a span 0.5:1.0, a profile's .json.")
 ]
+AttendWithOption = Annotated[
+    str | None, typer.Option("--attend-with", help="Another checkpoint that looks while MODEL answers.")
+]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="Such as cpu or cuda:0; by default CUDA if any.")]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="Such as bfloat16; auto is the checkpoint's own.")]
 
@@ -33,9 +36,7 @@ def ask(
     layers: LayersOption = "profiled",
     mode: Annotated[str, typer.Option("--mode", help="highlight, or none to ask once.")] = "highlight",
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 64,
-    attend_with: Annotated[
-        str | None, typer.Option("--attend-with", help="Another checkpoint that looks while MODEL answers.")
-    ] = None,
+    attend_with: AttendWithOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = "auto",
     out: OutFolder = Path("vea-output"),
@@ -44,11 +45,7 @@ def ask(
     """Ask MODEL about IMAGE, highlight where it looked, and ask again."""
     if mode not in ("highlight", "none"):
         raise typer.BadParameter(f"{mode!r} is unknown: highlight or none.", param_hint="--mode")
-    if attend_with is None:
-        vlm = load_model(model, layers, device, dtype)
-    else:  # --layers are those to read, so they belong to the one that looks
-        other = load_model(attend_with, layers, device, dtype)
-        vlm = load_model(model, "profiled", device, dtype, attend_with=other)
+    vlm = load_model(model, layers, device, dtype, attend_with)
     with progress("asking"):
         answer = vlm.ask(image, question, mode=mode, max_new_tokens=max_new_tokens)  # type: ignore[arg-type]
     evidence = answer.evidence
@@ -84,8 +81,16 @@ def attend(
     report(fields | {"top_patches": boxes}, as_json)
 
 
-def load_model(model: str, layers: str, device: str | None, dtype: str, **options: Any) -> VLM:
-    """Load a checkpoint, or the embedded model by the name ``tiny``; ``options`` as for :func:`vea_sdk.load`."""
+def load_model(
+    model: str, layers: str, device: str | None, dtype: str, attend_with: str | None = None, **options: Any
+) -> VLM:
+    """Load a checkpoint, or the embedded model by the name ``tiny``; ``options`` as for :func:`vea_sdk.load`.
+
+    Where another one looks, ``layers`` are those to read in that one.
+    """
+    if attend_with is not None:
+        options["attend_with"] = load_model(attend_with, layers, device, dtype)
+        layers = "profiled"
     selection = parse_layers(layers)
     source = tiny.checkpoint() if model == TINY else model
     with progress(f"loading {model}"):

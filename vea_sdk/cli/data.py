@@ -12,13 +12,17 @@ from vea_sdk import tiny
 from vea_sdk.cli.ask import TINY
 from vea_sdk.errors import InvalidInputError
 from vea_sdk.evaluation.datasets import Dataset, read
+from vea_sdk.grounding.probes import probes
+
+PROBES = "probes"
+"""What ``--data`` calls the pictures of :func:`vea_sdk.probes`."""
 
 DataOption = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help="Folder with samples.jsonl, file of VisualCoT, folder of the library datasets, hf:NAME to fetch one, or "
-        "tiny, the embedded model's own pictures.",
+        help="Folder with samples.jsonl, file of VisualCoT, folder of the library datasets, hf:NAME to fetch one, "
+        "probes that are drawn, or tiny, the embedded model's own pictures.",
     ),
 ]
 ImagesOption = Annotated[Path | None, typer.Option("--images", help="Where VisualCoT's pictures lie.")]
@@ -48,16 +52,18 @@ def open_data(
 ) -> Dataset:
     """The samples that the options name; fewer than ``samples`` when the data set has no more."""
     if data is None and model != TINY:
-        raise typer.BadParameter("a data set is needed for this model; see --help for the kinds.", param_hint="--data")
+        raise typer.BadParameter("this model needs data: probes, or one of those in --help.", param_hint="--data")
     if data in (None, TINY):
         found = tiny.held_out(tiny.HELD_OUT if shuffle else min(samples, tiny.HELD_OUT))
+    elif data == PROBES:
+        found = Dataset.of(probes(samples, seed), f"probes of seed {seed}")
     else:
         assert data is not None
         found = read(data, images, split, _columns(columns))
     if shuffle:
         found = found.shuffle(seed)
     found = found[:samples]
-    return found if degrade is None else _degraded(found, degrade, seed)
+    return found if degrade is None else degraded(found, degrade, seed)
 
 
 def _columns(text: str | None) -> dict[str, str]:
@@ -69,7 +75,8 @@ def _columns(text: str | None) -> dict[str, str]:
     return {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
 
 
-def _degraded(found: Dataset, text: str, seed: int) -> Dataset:
+def degraded(found: Dataset, text: str, seed: int) -> Dataset:
+    """The samples with their pictures spoiled, such as ``noise:0.3``; a sample's seed depends on its id."""
     try:
         how = tiny.degradation(text)
     except InvalidInputError as error:

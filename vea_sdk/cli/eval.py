@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from vea_sdk.cli.ask import DeviceOption, DtypeOption, LayersOption, ModelOption, load_model
+from vea_sdk.cli.ask import AttendWithOption, DeviceOption, DtypeOption, LayersOption, ModelOption, load_model
 from vea_sdk.cli.data import (
     ColumnsOption,
     DataOption,
@@ -20,7 +20,7 @@ from vea_sdk.cli.data import (
     SplitOption,
     open_data,
 )
-from vea_sdk.cli.output import JsonFlag, OutFolder, progress_bar, report
+from vea_sdk.cli.output import JsonFlag, OutFolder, check_folder, progress_bar, report
 from vea_sdk.errors import InvalidInputError
 from vea_sdk.evaluation import METHODS, Evaluation
 from vea_sdk.evaluation import evaluate as run
@@ -44,7 +44,7 @@ def evaluate(
     columns: ColumnsOption = None,
     shuffle: ShuffleFlag = False,
     degrade: DegradeOption = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap, --shuffle and --degrade.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap, probes, --shuffle and --degrade.")] = 0,
     layers: LayersOption = "profiled",
     lam: Annotated[float, typer.Option("--lam", help="λ of denoising.")] = 10.0,
     sigma: Annotated[float, typer.Option("--sigma", help="σ of smoothing.")] = 0.5,
@@ -53,6 +53,7 @@ def evaluate(
     seen_by: Annotated[Seen, typer.Option("--seen-by", help="When evidence counts as seen.")] = "auroc",
     seen_threshold: Annotated[float, typer.Option("--seen-threshold", min=0, max=1, help="Its least AUROC.")] = 0.5,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 64,
+    attend_with: AttendWithOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = "auto",
     out: OutFolder = Path("vea-output/eval"),
@@ -66,7 +67,8 @@ def evaluate(
     found = open_data(
         model, data, samples, images=images, split=split, columns=columns, shuffle=shuffle, degrade=degrade, seed=seed
     )
-    vlm = load_model(model, layers, device, dtype, lam=lam, sigma=sigma, alpha=alpha)
+    check_folder(out)
+    vlm = load_model(model, layers, device, dtype, attend_with, lam=lam, sigma=sigma, alpha=alpha)
     with progress_bar("evaluating", len(found)) as advance:
         result = run(
             vlm,

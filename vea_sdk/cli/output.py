@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Any
 
 import transformers
@@ -19,7 +20,7 @@ from vea_sdk.capture.layers import LayerSelection
 from vea_sdk.profiles import Profile
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the pictures; made if absent.")]
+OutFolder = Annotated[Path, typer.Option("--out", help="Folder for what is written; made if absent.")]
 
 
 @contextmanager
@@ -55,7 +56,7 @@ def report(fields: Mapping[str, Any], as_json: bool) -> None:
 
 def save_picture(picture: Image.Image, folder: Path, name: str) -> str:
     """Write a PNG and return its path."""
-    make_folder(folder)
+    check_folder(folder)
     path = folder / name
     try:
         picture.save(path)
@@ -64,10 +65,12 @@ def save_picture(picture: Image.Image, folder: Path, name: str) -> str:
     return str(path)
 
 
-def make_folder(folder: Path) -> None:
-    """Make the folder of the results."""
+def check_folder(folder: Path) -> None:
+    """Make the folder of results, and see that files can be written there, before anything is computed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise typer.BadParameter(f"cannot write to {folder}: {error}", param_hint="--out") from error
 

@@ -14,7 +14,7 @@ import typer
 from vea_sdk import profiles, tiny
 from vea_sdk.cli.ask import TINY, DeviceOption, DtypeOption, ModelOption, load_model
 from vea_sdk.cli.data import ColumnsOption, DataOption, ImagesOption, SamplesOption, ShuffleFlag, SplitOption, open_data
-from vea_sdk.cli.output import JsonFlag, make_folder, progress, progress_bar, report, seconds
+from vea_sdk.cli.output import JsonFlag, check_folder, progress, progress_bar, report, seconds
 from vea_sdk.evaluation.datasets import Dataset
 from vea_sdk.evaluation.plot import can_draw
 from vea_sdk.grounding.metrics import Rule
@@ -72,7 +72,7 @@ def profile(
     vlm = load_model(model, layers, device, dtype)
     name = profiles.model_name(vlm.adapter.model)
     folder = out or Path("vea-output") / f"profile-{profiles.file_stem(name)}"
-    make_folder(folder)
+    check_folder(folder)
     loaded = time.perf_counter()
     with progress_bar("looking", len(chosen)) as advance:
         found = measure(

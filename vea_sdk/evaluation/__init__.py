@@ -2,8 +2,8 @@
 
 from vea_sdk.evaluation.datasets import Dataset
 from vea_sdk.evaluation.methods import METHODS, Method
+from vea_sdk.evaluation.result import Evaluation
 from vea_sdk.evaluation.runner import evaluate
 from vea_sdk.evaluation.scoring import score
-from vea_sdk.evaluation.summary import Evaluation
 
 __all__ = ["METHODS", "Dataset", "Evaluation", "Method", "evaluate", "score"]

@@ -8,12 +8,13 @@ from typing import Any
 
 from vea_sdk.fingerprint import fingerprint
 from vea_sdk.pipeline import VLM
+from vea_sdk.profiles import model_name
 
 
 def describe(vlm: VLM) -> dict[str, Any]:
     """The wrapped model and every option that its answers and evidence depend on, ready for JSON."""
     eye = {} if vlm.attend_with is None else {"attend_with": describe(vlm.attend_with)}
-    name = getattr(vlm.model.config, "_name_or_path", "") or type(vlm.model).__name__
+    name = model_name(vlm.model)
     return {
         "model": Path(name).name if Path(name).is_dir() else name,  # where a folder lies makes no difference
         "weights": fingerprint(vlm.model),

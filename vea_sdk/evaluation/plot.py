@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from vea_sdk.errors import VeaError
-from vea_sdk.evaluation.summary import SPLIT, Evaluation
+from vea_sdk.evaluation.result import SPLIT, Evaluation
 
 _COLOURS = {
     "seen_right": "#2b7a5b",

@@ -8,13 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vea_sdk.errors import InvalidInputError
+from vea_sdk.errors import InvalidInputError, NaNAttentionError
 from vea_sdk.evaluation.datasets.dataset import Dataset, Record
 from vea_sdk.evaluation.identity import describe
 from vea_sdk.evaluation.layers import layer_figures
 from vea_sdk.evaluation.methods import Method, resolve_methods
+from vea_sdk.evaluation.result import Evaluation
 from vea_sdk.evaluation.scoring import Seen, check_seen, score
-from vea_sdk.evaluation.summary import Evaluation, summarise
+from vea_sdk.evaluation.summary import summarise
 from vea_sdk.grounding.metrics import Rule, patch_labels
 from vea_sdk.grounding.samples import Sample, check_boxes
 from vea_sdk.journal import Journal
@@ -147,7 +148,10 @@ def _ask(
 ) -> list[dict[str, Any]]:
     """One batch: a look at every picture, then every method's answers."""
     questions = [sample.question for _, sample in samples]
-    looked = vlm.attend_many([sample.image for _, sample in samples], questions, layers="all")
+    try:
+        looked = vlm.attend_many([sample.image for _, sample in samples], questions, layers="all")
+    except NaNAttentionError as error:
+        raise NaNAttentionError(f"one of the samples {', '.join(name for name, _ in samples)}: {error}") from error
     labels = [
         patch_labels(evidence.layout, sample.boxes, rule) for evidence, (_, sample) in zip(looked, samples, strict=True)
     ]

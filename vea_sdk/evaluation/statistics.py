@@ -14,27 +14,39 @@ _AT_ONCE = 4_000_000  # numbers drawn at a time
 
 
 def bootstrap_means(values: ArrayLike, resamples: int = 10_000, seed: int = 0) -> NDArray[np.float64]:
-    """[resamples] the means of ``values`` drawn with replacement, as many as there are.
+    """[resamples, ...] the means over [n, ...] values drawn with replacement, n at a time.
+
+    Columns are drawn together. A mean is (how often each value was drawn) · values / n, so that many columns cost
+    little more than one.
 
     Raises InvalidInputError when there is nothing to draw from, or ``resamples`` is not positive.
     """
     given = np.asarray(values, dtype=np.float64)
-    if given.ndim != 1 or len(given) == 0 or resamples < 1:
+    n = len(given) if given.ndim else 0
+    if n == 0 or resamples < 1:
         raise InvalidInputError(f"values of shape {given.shape} and resamples={resamples}: both must be positive.")
     rng = np.random.default_rng(seed)
-    step = max(1, _AT_ONCE // len(given))
-    counts = [min(step, resamples - first) for first in range(0, resamples, step)]
-    return np.concatenate([given[rng.integers(0, len(given), (count, len(given)))].mean(1) for count in counts])
+    means = np.empty((resamples, *given.shape[1:]))
+    step = max(1, _AT_ONCE // n)
+    for first in range(0, resamples, step):
+        part = means[first : first + step]
+        drawn = rng.integers(0, n, (len(part), n)) + n * np.arange(len(part))[:, None]
+        times = np.bincount(drawn.ravel(), minlength=n * len(part)).reshape(len(part), n)
+        part[:] = np.tensordot(times.astype(np.float64), given, 1) / n
+    return means
 
 
-def interval(
+def intervals(
     values: ArrayLike, level: float = 0.95, resamples: int = 10_000, seed: int = 0
-) -> tuple[float, float] | None:
-    """The percentile bootstrap interval of the mean; None for a single value, which tells nothing of its spread."""
-    if np.size(values) == 1:
+) -> NDArray[np.float64] | None:
+    """[2, ...] low and high end of the percentile bootstrap interval of the means over [n, ...] values.
+
+    None for n = 1: a single value tells nothing of its spread.
+    """
+    if len(np.asarray(values)) == 1:
         return None
-    low, high = np.quantile(bootstrap_means(values, resamples, seed), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    drawn = bootstrap_means(values, resamples, seed)
+    return np.asarray(np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0))
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> tuple[int, int, float]:

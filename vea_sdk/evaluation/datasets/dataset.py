@@ -65,6 +65,11 @@ class Dataset(Sequence[Sample]):
                     f"{record.where}: the id {record.id!r} is already that of {first.where}. Give every sample its own."
                 )
 
+    @classmethod
+    def of(cls, samples: Iterable[Sample], name: str) -> Dataset:
+        """Samples that are open already; those without an id are known by their place."""
+        return cls((_closed(number, sample) for number, sample in enumerate(samples)), name)
+
     def __len__(self) -> int:
         return len(self.records)
 
@@ -91,6 +96,13 @@ class Dataset(Sequence[Sample]):
         """Every picture passed through ``how(image, id)``, which must leave its size; ``name`` says so in results."""
         changed = (replace(record, open=partial(_changed, record, how)) for record in self.records)
         return Dataset(changed, f"{self.name}, {name}")
+
+
+def _closed(number: int, sample: Sample) -> Record:
+    name = sample.id or str(number)
+    return Record(
+        lambda: sample.image, sample.question, sample.answers, sample.boxes, name, sample.kind, f"sample {name!r}"
+    )
 
 
 def _changed(record: Record, how: Change) -> Image.Image:

@@ -54,7 +54,7 @@ def read_folder(folder: str | Path, max_pixels: int = MAX_PIXELS) -> Dataset:
                 where=where,
             )
         )
-    return Dataset(records, str(given))
+    return Dataset(records, given.resolve().name)
 
 
 def write_folder(folder: str | Path, samples: Iterable[Sample]) -> Path:

@@ -47,9 +47,8 @@ def read_visualcot(file: str | Path, images: str | Path, max_pixels: int = MAX_P
     path, root = Path(file), Path(images)
     entries = fields.json_lines(path) if path.suffix == ".jsonl" else _listed(path)
     read = _metadata if path.suffix == ".jsonl" else _conversation
-    return Dataset(
-        (read(number, row, where, root, max_pixels) for number, (where, row) in enumerate(entries)), str(path)
-    )
+    records = (read(number, row, where, root, max_pixels) for number, (where, row) in enumerate(entries))
+    return Dataset(records, path.name)
 
 
 def padded_square_to_pixels(box: Sequence[float], width: int, height: int) -> Box:
