@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from vea_sdk import adapters, ops
 from vea_sdk._native import build_info
+from vea_sdk._version import __version__
 from vea_sdk.capture.session import capture
 from vea_sdk.errors import VeaError
 from vea_sdk.profiles import Profile
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from vea_sdk.grounding.samples import Sample
     from vea_sdk.loading import load
     from vea_sdk.pipeline import VLM, Answer, wrap
-
-__version__ = "0.1.0"
 
 __all__ = [
     "VLM",
