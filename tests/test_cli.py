@@ -9,20 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from families import FAMILIES
 from PIL import Image
 
 from vea_sdk import tiny
-from vea_sdk.cli import main
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoint")
-    family = FAMILIES["llava"]()
-    family.model.save_pretrained(folder)
-    family.processor.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture
@@ -30,21 +19,6 @@ def picture(tmp_path: Path) -> Path:
     path = tmp_path / "card.png"
     Image.effect_mandelbrot((150, 100), (-2, -1, 1, 1), 20).save(path)
     return path
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """One command in this process: its arguments -> (exit code, stdout, stderr)."""
-
-    def vea(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["vea", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return vea
 
 
 def test_demo(run: Any, tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from vea_sdk.adapters import Adapter
 from vea_sdk.adapters.llava import LlavaAdapter
 from vea_sdk.errors import GeometryError, InvalidInputError, UnsupportedModelError
 from vea_sdk.evidence.fused import STEEPEST, Inexact, gain_maps, highlight_tensor, steepness
-from vea_sdk.replay import replaying
+from vea_sdk.pipeline.inputs import model_inputs
+from vea_sdk.pipeline.replay import replaying
 
 names = pytest.mark.parametrize("name", FAMILIES)
 
@@ -44,10 +45,12 @@ def both_ways(family: TinyFamily, pictures: list[Image.Image], **options: Any) -
     """Model inputs of the second question: from highlighted pictures, and from highlighted tensors."""
     vlm = wrapped(family, **options)
     evidence = vlm.attend(pictures, "what is it?")
+    model, again = family.model, ["look again, closely: what is it?"]
     processor = replaying(family.processor)
-    vlm._inputs(pictures, "what is it?", processor)
-    slow = vlm._inputs([one.highlight() for one in evidence], "look again, closely: what is it?")
-    fused = vlm._inputs(pictures, "look again, closely: what is it?", processor, vlm._gains(evidence))
+    first = model_inputs(model, processor, [pictures], ["what is it?"])
+    canvases = vlm._canvases(first, pictures)
+    slow = model_inputs(model, family.processor, [[one.highlight() for one in evidence]], again)
+    fused = model_inputs(model, processor, [pictures], again, vlm._gains(evidence, canvases))
     return slow, fused
 
 
@@ -67,7 +70,7 @@ def test_both_ways_give_the_same_inputs(name: str, width: int, height: int) -> N
     shown = picture(width=width, height=height)
     slow, fused = both_ways(family, [shown])
     assert_alike(family, slow, fused)
-    plain = grey(wrapped(family)._inputs([shown], "what?")["pixel_values"], family.processor)
+    plain = grey(model_inputs(family.model, family.processor, [[shown]], ["what?"])["pixel_values"], family.processor)
     assert (plain - grey(fused["pixel_values"], family.processor)).max() > 20  # it is highlighted at all
 
 

@@ -10,7 +10,17 @@ from sklearn.metrics import average_precision_score, ndcg_score, roc_auc_score
 
 from vea_sdk.adapters.geometry import ImageLayout, PatchGrid
 from vea_sdk.errors import InvalidInputError
-from vea_sdk.grounding.metrics import auroc, average_precision, exact_match, ndcg, patch_labels, token_f1
+from vea_sdk.grounding.metrics import (
+    anls,
+    auroc,
+    average_precision,
+    exact_match,
+    ndcg,
+    patch_labels,
+    token_f1,
+    vqa_accuracy,
+)
+from vea_sdk.grounding.metrics.answers import edit_distance
 
 SKLEARN = [
     (auroc, lambda scores, labels: roc_auc_score(labels, scores)),
@@ -130,6 +140,91 @@ def test_answers(prediction: str, answers: list[str] | str, match: float, f1: fl
 
 
 def test_no_answers() -> None:
-    for metric in (exact_match, token_f1):
+    for metric in (exact_match, token_f1, anls):
         with pytest.raises(InvalidInputError, match="answers is empty"):
             metric("cat", [])
+
+
+@pytest.mark.parametrize(
+    ("prediction", "answers", "expected"),
+    [
+        ("4.10", "4.10", 1),
+        ("  Kind\tRegards ", ["kind regards"], 1),
+        ("abc", ["abcd"], 1 - 1 / 4),
+        ("abcd", ["abxy"], 0),  # half of it is wrong: NL = 0.5 is not below the threshold
+        ("abcde", ["abcxy"], 1 - 2 / 5),
+        ("the cat", ["cat"], 0),  # articles count: 4 / 7
+        ("cat.", ["cat"], 1 - 1 / 4),  # and so does punctuation
+        ("dogs", ["cat", "dog"], 1 - 1 / 4),
+        ("", ["cat"], 0),
+        ("", [""], 1),
+    ],
+)
+def test_anls(prediction: str, answers: str | list[str], expected: float) -> None:
+    assert anls(prediction, answers) == pytest.approx(expected)
+
+
+def test_anls_threshold() -> None:
+    assert anls("abcd", "abxy", threshold=0.6) == pytest.approx(0.5)
+    assert anls("abcd", "abcx", threshold=0.2) == 0
+    with pytest.raises(InvalidInputError, match=r"threshold=1\.5"):
+        anls("a", "b", threshold=1.5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(first=st.text("abc", max_size=6), second=st.text("abc", max_size=6))
+def test_edit_distance_equals_its_recursion(first: str, second: str) -> None:
+    def recursion(a: str, b: str) -> int:
+        if not a or not b:
+            return len(a) + len(b)
+        if a[0] == b[0]:
+            return recursion(a[1:], b[1:])
+        return 1 + min(recursion(a[1:], b), recursion(a, b[1:]), recursion(a[1:], b[1:]))
+
+    assert edit_distance(first, second) == recursion(first, second)
+
+
+@pytest.mark.parametrize(("agreeing", "expected"), [(0, 0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1), (10, 1)])
+def test_vqa_accuracy_of_ten_answers(agreeing: int, expected: float) -> None:
+    """3 of 10: seven subsets of nine hold all three (1), three hold two of them (2/3): (7 + 3 · 2/3) / 10 = 0.9."""
+    assert vqa_accuracy("yes", ["yes"] * agreeing + ["no"] * (10 - agreeing)) == pytest.approx(expected)
+
+
+def test_vqa_accuracy_equals_the_mean_over_its_subsets() -> None:
+    rng = np.random.default_rng(0)
+    for n in (2, 3, 7, 10):
+        answers = rng.choice(["red", "blue", "green"], n).tolist()
+        subsets = [answers[:i] + answers[i + 1 :] for i in range(n)]
+        expected = np.mean([min(1, subset.count("red") / 3) for subset in subsets])
+        assert vqa_accuracy("Red", answers) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("said", "accepted"),
+    [
+        ("Two", "2"),
+        ("none", "0"),
+        ("the dog", "dog"),
+        ("100,978", "100978"),
+        ("dont know", "don't know"),
+        ("coca-cola", "coca cola"),
+        ("yes.", "yes"),
+        ("a", "A"),
+        ("$5", "5"),
+    ],
+)
+def test_vqa_text_that_is_the_same(said: str, accepted: str) -> None:
+    assert vqa_accuracy(said, [accepted] * 10) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "accepted"), [("girls", "girl's"), ("2:50", "250"), ("1.5", "15"), ("twenty", "20"), ("theatre", "atre")]
+)
+def test_vqa_text_that_differs(said: str, accepted: str) -> None:
+    assert vqa_accuracy(said, [accepted] * 10) == 0
+
+
+@pytest.mark.parametrize("answers", ["yes", [], ["yes"]])
+def test_vqa_accuracy_needs_several_people(answers: str | list[str]) -> None:
+    with pytest.raises(InvalidInputError, match="at least two"):
+        vqa_accuracy("yes", answers)

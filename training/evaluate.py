@@ -8,9 +8,8 @@ from __future__ import annotations
 import argparse
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from random import Random
 
 import numpy as np
 import torch
@@ -19,10 +18,12 @@ from sklearn.metrics import roc_auc_score
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import vea_sdk as vea
+from vea_sdk.evaluation import Dataset
 from vea_sdk.grounding.samples import Sample
 from vea_sdk.profiles.profile import PROFILE_FILE, Profile
 from vea_sdk.prompts import PLAIN_PROMPT
 from vea_sdk.tiny import draw, low_contrast, mask, noise
+from vea_sdk.tiny.held_out import asked
 
 TEST_SEED, PROFILE_SEED = 0, 10_000
 SIGMAS = (0.5, 0.1)  # the method's smoothing, and the narrower one of `vea demo`
@@ -35,11 +36,11 @@ CONDITIONS: dict[str, Callable[[Image.Image, int], Image.Image]] = {
 }
 
 
-def samples(first: int, count: int, condition: str = "clean") -> Iterator[Sample]:
+def samples(first: int, count: int, condition: str = "clean") -> Dataset:
     """One question about each picture, whichever the seed draws, under a degradation."""
-    for seed in range(first, first + count):
-        one = Random(seed).choice(draw(seed))
-        yield Sample(CONDITIONS[condition](one.image, seed), one.question, one.answers, one.boxes)
+    spoil = CONDITIONS[condition]
+    found = Dataset((asked(seed) for seed in range(first, first + count)), "drawn pictures")
+    return found.change(lambda image, seed: spoil(image, int(seed)), condition)
 
 
 def labels(sample: Sample, grid: int) -> np.ndarray:
@@ -82,21 +83,13 @@ def profile(folder: Path, count: int = 100) -> Profile:
     )
 
 
-def same(said: str, sample: Sample) -> bool:
-    """Exact match after lower-casing and stripping."""
-    return said.strip().lower() in {answer.strip().lower() for answer in sample.answers}
-
-
 def answers(folder: Path, condition: str, count: int, sigma: float) -> str:
     """One row of the card's first table: exact match of both passes, and how many answers changed."""
     vlm = vea.load(folder, device="cpu", sigma=sigma)
-    base = again = gained = lost = 0
-    for sample in samples(TEST_SEED, count, condition):
-        answer = vlm.ask(sample.image, sample.question, mode="highlight", max_new_tokens=16)
-        first, second = same(answer.baseline, sample), same(answer.text, sample)
-        base, again = base + first, again + second
-        gained, lost = gained + (second and not first), lost + (first and not second)
-    return f"| {condition} | {sigma} | {base / count:.1%} | {again / count:.1%} | +{gained} −{lost} |"
+    found = vea.evaluate(vlm, samples(TEST_SEED, count, condition), ["base", "vea"], batch=16, max_new_tokens=16)
+    once, again = (found.methods[name].metrics["em"].value for name in ("base", "vea"))
+    changed = found.methods["vea"].comparison
+    return f"| {condition} | {sigma} | {once:.1%} | {again:.1%} | +{changed.gained} −{changed.lost} |"
 
 
 def looks(folder: Path, condition: str, count: int) -> str:
@@ -110,8 +103,8 @@ def looks(folder: Path, condition: str, count: int) -> str:
 def absent(folder: Path, count: int) -> float:
     """Share of unanswerable questions that the model declines."""
     vlm = vea.load(folder, device="cpu")
-    asked = [draw(seed, absent=True)[-1] for seed in range(TEST_SEED, TEST_SEED + count)]
-    return sum(same(vlm.ask(s.image, s.question, mode="none", max_new_tokens=16).text, s) for s in asked) / count
+    unanswerable = (draw(seed, absent=True)[-1] for seed in range(TEST_SEED, TEST_SEED + count))
+    return vea.evaluate(vlm, unanswerable, ["base"], batch=16, max_new_tokens=16).methods["base"].metrics["em"].value
 
 
 def unseen(cache: Path, count: int) -> float:

@@ -21,6 +21,7 @@ _WRAP_OPTIONS = (
     "highlight_prompt",
     "adapter",
     "max_pixels",
+    "attend_with",
 )
 
 
@@ -36,7 +37,8 @@ def load(
         checkpoint: a folder written by ``save_pretrained``, or a name on the hub.
         device: where to put the model; by default CUDA if there is one, else the CPU; not with ``device_map``.
         dtype: a torch dtype, its name, or "auto" for the checkpoint's own.
-        **kwargs: options of :func:`wrap`; all others go to ``from_pretrained``.
+        **kwargs: options of :func:`wrap`; all others go to ``from_pretrained``. ``attend_with`` may also be a
+            checkpoint, which is then loaded with the same ``device`` and ``dtype``.
 
     Raises:
         CheckpointError: when nothing can be loaded from there.
@@ -50,6 +52,8 @@ def load(
     place = _device(device)
     dtype = _dtype(dtype)
     _check_checkpoint(checkpoint)
+    if isinstance(options.get("attend_with"), str | Path):
+        options["attend_with"] = load(options["attend_with"], device=device, dtype=dtype)
     try:
         processor = AutoProcessor.from_pretrained(checkpoint)  # type: ignore[no-untyped-call]
         model: nn.Module = AutoModelForImageTextToText.from_pretrained(

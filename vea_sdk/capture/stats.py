@@ -15,14 +15,16 @@ class Stats:
     image_mass: sum of a over the image tokens, 0 to 1.
     peak: largest share of one image token in the row renormalised over the image, 0 to 1.
     entropy: entropy of that renormalised row in nats, 0 (one token) to log m (even).
-    rapt_image, rapt_text: mean attention of a section / mean attention of all tokens the query may see; 1.0 is a
-        section's even share (RAPT, arXiv 2510.17771). For the last prompt token "all" is the prompt. NaN where a
-        section is empty, and in cross-attention, whose rows hold the image alone.
+    mean: mean attention of all tokens the query may see; for the last prompt token that is the prompt. NaN in
+        cross-attention, whose rows hold the image alone.
+    rapt_image, rapt_text: mean attention of a section / ``mean``; 1.0 is a section's even share (RAPT, arXiv
+        2510.17771). NaN where a section is empty, and in cross-attention.
     """
 
     image_mass: Tensor
     peak: Tensor
     entropy: Tensor
+    mean: Tensor
     rapt_image: Tensor
     rapt_text: Tensor
 
@@ -40,13 +42,14 @@ def row_stats(figures: Tensor, image_tokens: Tensor, visible: Tensor, cross_atte
     m = image_tokens[None, :, None].to(image.dtype)
     total = visible[None].to(image.dtype)
     mean = (image + text) / total  # not 1 / total: attention sinks take their part
-    rapt_image, rapt_text = image / m / mean, text / (total - m) / mean
     if cross_attention:
-        rapt_image, rapt_text = torch.full_like(image, torch.nan), torch.full_like(image, torch.nan)
+        mean = torch.full_like(image, torch.nan)
+    rapt_image, rapt_text = image / m / mean, text / (total - m) / mean
     return Stats(
         image_mass=image,
         peak=peak,
         entropy=entropy,
+        mean=mean,
         rapt_image=rapt_image.masked_fill(m == 0, torch.nan),
         rapt_text=rapt_text.masked_fill(total <= m, torch.nan),
     )

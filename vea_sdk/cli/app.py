@@ -6,10 +6,13 @@ import sys
 
 import typer
 
+from vea_sdk.cli.analyze import analyze
 from vea_sdk.cli.ask import ask, attend
 from vea_sdk.cli.bench import bench
 from vea_sdk.cli.demo import demo
 from vea_sdk.cli.doctor import doctor
+from vea_sdk.cli.eval import evaluate
+from vea_sdk.cli.profile import profile
 from vea_sdk.errors import VeaError
 
 app = typer.Typer(
@@ -19,8 +22,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, ask, attend, doctor, bench):
+for command in (demo, ask, attend, profile, analyze, doctor, bench):
     app.command()(command)
+app.command("eval")(evaluate)
 
 
 def main() -> None:

@@ -7,16 +7,23 @@ from typing import Annotated, Any
 
 import typer
 
+from vea_sdk import tiny
 from vea_sdk.cli.output import JsonFlag, OutFolder, parse_layers, progress, report, save_picture, seconds
 from vea_sdk.evidence import Evidence
 from vea_sdk.loading import load
 from vea_sdk.pipeline import VLM
 
+TINY = "tiny"
+"""What ``--model`` and ``--data`` call the embedded model and its held-out pictures."""
+
 ImageArgument = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Picture file.")]
 QuestionArgument = Annotated[str, typer.Argument(help="Question about the picture.")]
-ModelOption = Annotated[str, typer.Option("--model", help="Checkpoint folder or hub name.")]
+ModelOption = Annotated[str, typer.Option("--model", help="Checkpoint folder or hub name; tiny is the embedded model.")]
 LayersOption = Annotated[
-    str, typer.Option("--layers", help="profiled, all, numbers such as 18,22,24, or a depth span 0.5:1.0.")
+    str, typer.Option("--layers", help="profiled, all, numbers such as 18,22,24, a span 0.5:1.0, a profile's .json.")
+]
+AttendWithOption = Annotated[
+    str | None, typer.Option("--attend-with", help="Another checkpoint that looks while MODEL answers.")
 ]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="Such as cpu or cuda:0; by default CUDA if any.")]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="Such as bfloat16; auto is the checkpoint's own.")]
@@ -29,6 +36,7 @@ def ask(
     layers: LayersOption = "profiled",
     mode: Annotated[str, typer.Option("--mode", help="highlight, or none to ask once.")] = "highlight",
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 64,
+    attend_with: AttendWithOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = "auto",
     out: OutFolder = Path("vea-output"),
@@ -37,7 +45,7 @@ def ask(
     """Ask MODEL about IMAGE, highlight where it looked, and ask again."""
     if mode not in ("highlight", "none"):
         raise typer.BadParameter(f"{mode!r} is unknown: highlight or none.", param_hint="--mode")
-    vlm = _load(model, layers, device, dtype)
+    vlm = load_model(model, layers, device, dtype, attend_with)
     with progress("asking"):
         answer = vlm.ask(image, question, mode=mode, max_new_tokens=max_new_tokens)  # type: ignore[arg-type]
     evidence = answer.evidence
@@ -64,7 +72,7 @@ def attend(
     as_json: JsonFlag = False,
 ) -> None:
     """Show where MODEL looks in IMAGE before it answers; nothing is generated."""
-    vlm = _load(model, layers, device, dtype)
+    vlm = load_model(model, layers, device, dtype)
     with progress("looking"):
         evidence = vlm.attend(image, question)
     fields: dict[str, Any] = {"question": question, "grid": list(evidence.grid)}
@@ -73,10 +81,20 @@ def attend(
     report(fields | {"top_patches": boxes}, as_json)
 
 
-def _load(model: str, layers: str, device: str | None, dtype: str) -> VLM:
+def load_model(
+    model: str, layers: str, device: str | None, dtype: str, attend_with: str | None = None, **options: Any
+) -> VLM:
+    """Load a checkpoint, or the embedded model by the name ``tiny``; ``options`` as for :func:`vea_sdk.load`.
+
+    Where another one looks, ``layers`` are those to read in that one.
+    """
+    if attend_with is not None:
+        options["attend_with"] = load_model(attend_with, layers, device, dtype)
+        layers = "profiled"
     selection = parse_layers(layers)
+    source = tiny.checkpoint() if model == TINY else model
     with progress(f"loading {model}"):
-        return load(model, device=device, dtype=dtype, layers=selection)
+        return load(source, device=device, dtype=dtype, layers=selection, **options)
 
 
 def _shown(evidence: Evidence, image: Path, out: Path, highlighted: bool) -> dict[str, Any]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
-from vea_sdk.cli.output import JsonFlag, report
+from vea_sdk.cli.output import JsonFlag, progress_bar, report
 
 
 def bench(
@@ -30,12 +27,11 @@ def bench(
 
     devices = [device] if device else ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     rows = []
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("measuring", total=quick.STEPS * len(devices))
+    with progress_bar("measuring", quick.STEPS * len(devices)) as advance:
         for name in devices:
             for group in quick.measure(name):
                 rows += group
-                bar.advance(task)
+                advance(1)
     if as_json:
         report({"environment": rows[0].environment, "rows": [asdict(one) for one in rows]}, as_json)
         return

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Any
 
 import transformers
 import typer
 from PIL import Image
 from rich.console import Console
+from rich.progress import Progress
 
 from vea_sdk.capture.layers import LayerSelection
+from vea_sdk.profiles import Profile
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the pictures; made if absent.")]
+OutFolder = Annotated[Path, typer.Option("--out", help="Folder for what is written; made if absent.")]
 
 
 @contextmanager
@@ -30,6 +33,14 @@ def progress(text: str) -> Iterator[None]:
         return
     with console.status(text):
         yield
+
+
+@contextmanager
+def progress_bar(text: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr, none where that is no terminal; gives what to call with the number of steps just done."""
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(text, total=total)
+        yield lambda steps: bar.advance(task, steps)
 
 
 def report(fields: Mapping[str, Any], as_json: bool) -> None:
@@ -45,17 +56,29 @@ def report(fields: Mapping[str, Any], as_json: bool) -> None:
 
 def save_picture(picture: Image.Image, folder: Path, name: str) -> str:
     """Write a PNG and return its path."""
+    check_folder(folder)
+    path = folder / name
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / name
         picture.save(path)
     except OSError as error:
         raise typer.BadParameter(f"cannot write to {folder}: {error}", param_hint="--out") from error
     return str(path)
 
 
+def check_folder(folder: Path) -> None:
+    """Make the folder of results, and see that files can be written there, before anything is computed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise typer.BadParameter(f"cannot write to {folder}: {error}", param_hint="--out") from error
+
+
 def parse_layers(text: str) -> LayerSelection:
-    """``profiled``, ``all``, numbers ``18,22,24``, or a depth span ``0.5:1.0``."""
+    """``profiled``, ``all``, numbers ``18,22,24``, a depth span ``0.5:1.0``, or a profile's file."""
+    if text.endswith(".json"):
+        return Profile.load(text)
     try:
         if ":" in text:
             low, high = text.split(":")
@@ -64,7 +87,8 @@ def parse_layers(text: str) -> LayerSelection:
             return [int(number) for number in text.split(",")]
     except ValueError as error:
         raise typer.BadParameter(
-            f"{text!r} is no layer selection: use profiled, all, numbers such as 18,22,24, or a depth span 0.5:1.0.",
+            f"{text!r} is no layer selection: use profiled, all, numbers such as 18,22,24, a depth span 0.5:1.0, or a "
+            "profile's .json.",
             param_hint="--layers",
         ) from error
     return text

@@ -13,6 +13,7 @@ from vea_sdk.evidence.arrays import ArrayT, like, to_numpy
 
 Border = Literal["valid", "replicate"]
 _AROUND = [(dy, dx) for dy in range(3) for dx in range(3) if (dy, dx) != (1, 1)]
+_ABSENT = -np.inf  # what does not exist is never the highest
 
 
 def denoise(grid: ArrayT, lam: float = 10.0, border: Border = "valid") -> ArrayT:
@@ -38,24 +39,37 @@ def denoise(grid: ArrayT, lam: float = 10.0, border: Border = "valid") -> ArrayT
 
 def denoised(cells: NDArray[Any], lam: float, border: Border = "valid") -> NDArray[Any]:
     """In numpy whatever the device: a grid is small, and a GPU would spend its time on launches."""
-    if not lam > 0:
-        raise InvalidInputError(f"lam={lam} must be positive; 10 is the published value.")
+    around = _around(cells, border)
+    spike = _above(cells, around, lam)
+    if not spike.any():
+        return cells.copy()
+    values = np.stack(around)
+    exists = values > _ABSENT
+    mean = values.sum(0, where=exists) / exists.sum(0).clip(min=1)
+    return np.where(spike, mean, cells).astype(cells.dtype)
+
+
+def spikes(cells: NDArray[Any], lam: float = 10.0, border: Border = "valid") -> NDArray[np.bool_]:
+    """[rows, cols] bool: the cells that :func:`denoise` replaces. Arguments and errors as there."""
+    return _above(cells, _around(cells, border), lam)
+
+
+def _around(cells: NDArray[Any], border: Border) -> list[NDArray[Any]]:
+    """The eight neighbours of every cell, [rows, cols] each, ``_ABSENT`` where there is none."""
     if border not in get_args(Border):
         raise InvalidInputError(f'border={border!r} is unknown. Choose "valid" or "replicate".')
     rows, cols = cells.shape
-    absent = -np.inf  # what does not exist is never the highest
-    padded = np.full((rows + 2, cols + 2), absent, cells.dtype)
+    padded = np.full((rows + 2, cols + 2), _ABSENT, cells.dtype)
     padded[1:-1, 1:-1] = cells
     if border == "replicate":
         padded[[0, -1]] = padded[[1, -2]]
         padded[:, [0, -1]] = padded[:, [1, -2]]
-    around = [padded[dy : dy + rows, dx : dx + cols] for dy, dx in _AROUND]
+    return [padded[dy : dy + rows, dx : dx + cols] for dy, dx in _AROUND]
+
+
+def _above(cells: NDArray[Any], around: list[NDArray[Any]], lam: float) -> NDArray[np.bool_]:
+    if not lam > 0:
+        raise InvalidInputError(f"lam={lam} must be positive; 10 is the published value.")
     highest = reduce(np.maximum, around)
     # An infinite score is no spike but a fault, left for normalize() to report.
-    spike = (cells > lam * highest) & (highest > absent) & np.isfinite(cells)
-    if not spike.any():
-        return cells.copy()
-    values = np.stack(around)
-    exists = values > absent
-    mean = values.sum(0, where=exists) / exists.sum(0).clip(min=1)
-    return np.where(spike, mean, cells).astype(cells.dtype)
+    return np.asarray((cells > lam * highest) & (highest > _ABSENT) & np.isfinite(cells))

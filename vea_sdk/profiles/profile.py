@@ -8,67 +8,85 @@ models are built in.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from functools import cache
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vea_sdk.errors import InvalidInputError
+from vea_sdk.journal import write_whole
 
 PROFILE_FILE = "vea_profile.json"
+
+PerLayer = tuple[float | None, ...]
+"""One figure per decoder layer, by layer number; None where a layer was not read, such as one without softmax."""
+
+_PER_LAYER = ("auroc", "average_precision", "ndcg", "auroc_low", "auroc_high", "chosen_share")
 
 
 @dataclass(frozen=True)
 class Profile:
-    """The visual-grounding layers of ``model``, and where they come from."""
+    """The visual-grounding layers of ``model``, and where they come from.
+
+    ``layers`` ascend. All figures per layer are empty where only the layers were published.
+    """
 
     model: str
     layers: tuple[int, ...]
     source: str
     n_layers: int | None = None
-    auroc: tuple[float, ...] = ()  # mean per layer, empty when only the layers were published
-    n_samples: int | None = None
+    auroc: PerLayer = ()  # mean over the samples
+    n_samples: int | None = None  # those that could be ranked
     fraction: float = 0.1
     reprofile_recommended: bool = False
+    average_precision: PerLayer = ()
+    ndcg: PerLayer = ()
+    auroc_low: PerLayer = ()  # the 95% interval of the mean, from resampled samples
+    auroc_high: PerLayer = ()
+    chosen_share: PerLayer = ()  # in what share of the resamples the layer is chosen
+    rule: str | None = None  # which patches counted as evidence
+    skipped: dict[str, int] = field(default_factory=dict, hash=False)  # why samples could not be ranked, and how many
+    version: str | None = None  # of this package, that made the profile
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any], origin: str = "profile") -> Profile:
         """Build a profile from its JSON fields; ``origin`` names the file in errors."""
         known = {name: fields[name] for name in cls.__dataclass_fields__ if name in fields}
         try:
-            layers = tuple(int(layer) for layer in known.pop("layers"))
-            auroc = tuple(float(value) for value in known.pop("auroc", ()))
-            return cls(layers=layers, auroc=auroc, **known)
+            known["layers"] = tuple(_number(layer) for layer in known["layers"])
+            known |= {name: _per_layer(known[name]) for name in _PER_LAYER if name in known}
+            profile = cls(**known)
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidInputError(f"{origin} is not a profile: {error!r}. Needed: model, layers, source.") from error
+        if not profile.layers or not isinstance(profile.model, str):
+            raise InvalidInputError(f"{origin} is not a profile: it needs a model's name and at least one layer.")
+        return profile
 
     @classmethod
     def load(cls, path: str | Path) -> Profile:
         """Read a profile from JSON."""
         try:
             fields = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise InvalidInputError(f"no profile can be read from {path}: {error}") from error
         if not isinstance(fields, dict):
             raise InvalidInputError(f"{path} holds no profile: expected a JSON object, got {type(fields).__name__}.")
         return cls.from_dict(fields, str(path))
 
     def save(self, path: str | Path) -> None:
-        """Write the profile as JSON."""
-        Path(path).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        """Write the profile as JSON, in one step: whoever reads the file finds the old profile or the new one."""
+        write_whole(path, json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-@cache
-def builtin() -> dict[str, Profile]:
-    """The published profiles, by checkpoint name."""
-    text = Path(__file__).with_name("builtin.json").read_text(encoding="utf-8")
-    return {fields["model"]: Profile.from_dict(fields, "builtin.json") for fields in json.loads(text)}
+def _number(layer: Any) -> int:
+    if isinstance(layer, bool) or not isinstance(layer, int) or layer < 0:
+        raise ValueError(f"{layer!r} is no layer number")
+    return layer
 
 
-def find(model: Any) -> Profile | None:
-    """The profile beside the model's checkpoint, else the built-in one of that name, else None."""
-    name = getattr(getattr(model, "config", None), "_name_or_path", "") or ""
-    beside = Path(name) / PROFILE_FILE
-    if name and beside.is_file():
-        return Profile.load(beside)
-    return builtin().get(name)
+def _per_layer(values: Iterable[Any]) -> PerLayer:
+    figures = tuple(None if value is None else float(value) for value in values)
+    if not all(value is None or math.isfinite(value) for value in figures):
+        raise ValueError("a figure of a layer is not finite")
+    return figures

@@ -5,21 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..grounding.samples import Sample
-from .degrade import low_contrast, mask, noise
+from .degrade import degradation, low_contrast, mask, noise, resolution
 from .fields import ABSENT, KINDS
+from .held_out import HELD_OUT, held_out
 from .pictures import Picture, compose, draw
+from .profiling import profiling_set
 
 __all__ = [
     "ABSENT",
+    "HELD_OUT",
     "KINDS",
     "Picture",
     "checkpoint",
     "compose",
+    "degradation",
     "demo_sample",
     "draw",
+    "held_out",
     "low_contrast",
     "mask",
     "noise",
+    "profiling_set",
+    "resolution",
 ]
 
 

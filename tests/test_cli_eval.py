@@ -1,0 +1,120 @@
+"""``vea eval``: one JSON object, the same table after a kill, wrong usage refused before a model is loaded."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vea_sdk import tiny
+from vea_sdk.evaluation.datasets import write_folder
+
+COUNT = 12
+COMMAND = ("eval", "--model", "tiny", "--samples", COUNT, "--batch", 2, "--degrade", "noise:0.5", "--json")
+
+
+def test_tiny(run: Any, tmp_path: Path) -> None:
+    code, out, err = run(*COMMAND, "--methods", "all", "--out", tmp_path)
+    assert code == 0, err
+    fields = json.loads(out)
+    assert fields["samples"] == COUNT
+    assert list(fields["methods"]) == ["base", "inst", "vea", "no-denoise", "no-smooth", "no-profiling", "no-prompt"]
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()[1:]]
+    for name, method in fields["methods"].items():
+        exact = [row["methods"][name]["em"] for row in rows]
+        assert method["metrics"]["em"]["value"] == pytest.approx(np.mean(exact))
+        for metric in ("em", "f1"):
+            assert 0 <= method["metrics"][metric]["low"] <= method["metrics"][metric]["value"]
+            assert method["metrics"][metric]["value"] <= method["metrics"][metric]["high"] <= 1
+    assert fields["methods"]["base"]["metrics"]["em"]["value"] >= 0.5
+    auroc = {name: method["metrics"]["auroc"]["value"] for name, method in fields["methods"].items()}
+    assert auroc["vea"] > auroc["no-profiling"]
+    assert "noise:0.5" in fields["run"]["data"]
+    assert json.loads((tmp_path / "summary.json").read_text())["methods"] == fields["methods"]
+    assert "| no-prompt |" in (tmp_path / "summary.md").read_text()
+
+
+def test_a_folder_and_lines_without_json(run: Any, tmp_path: Path) -> None:
+    write_folder(tmp_path / "data", tiny.held_out(3, first=40))
+    code, out, err = run("eval", "--model", "tiny", "--data", tmp_path / "data", "--shuffle", "--out", tmp_path / "out")
+    assert code == 0, err
+    assert "| 3 samples | EM |" in out
+    assert "results.jsonl" in out
+
+
+def test_probes_and_another_model_that_looks(run: Any, tmp_path: Path) -> None:
+    command = ("eval", "--model", "tiny", "--data", "probes", "--samples", 3, "--methods", "vea", "--json")
+    code, out, err = run(*command, "--attend-with", "tiny", "--layers", "1,3", "--out", tmp_path)
+    assert code == 0, err
+    fields = json.loads(out)
+    assert fields["run"]["layers"] == fields["run"]["attend_with"]["layers"] == [1, 3]
+    assert fields["run"]["data"] == "probes of seed 0"
+    assert fields["methods"]["vea"]["metrics"]["auroc"]["n"] == 3
+
+
+@pytest.mark.slow
+def test_killed_and_restarted_it_gives_the_same(run: Any, tmp_path: Path) -> None:
+    """Killed without warning at some moment after its first row, and half a line of another row left behind."""
+    lines = random.randrange(1, COUNT - 2)
+    whole = json.loads(run(*COMMAND, "--out", tmp_path / "whole")[1])
+    path = tmp_path / "killed" / "results.jsonl"
+    arguments = [str(argument) for argument in (*COMMAND, "--out", tmp_path / "killed")]
+    process = subprocess.Popen([sys.executable, "-m", "vea_sdk", *arguments], stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not (path.exists() and path.read_bytes().count(b"\n") > lines):
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        process.kill()
+        process.wait()
+    with path.open("ab") as file:
+        file.write(b'{"id": "99", "kind": "rec')
+    kept = path.read_bytes().count(b"\n") - 1
+    assert lines <= kept < COUNT
+    code, out, err = run(*COMMAND, "--out", tmp_path / "killed")
+    assert code == 0, err
+    again = json.loads(out)
+    assert (again["methods"], again["samples"], again["resumed"]) == (whole["methods"], COUNT, kept)
+    rows = [sorted((tmp_path / name / "results.jsonl").read_text().splitlines()) for name in ("whole", "killed")]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--model", "some/model"], 2, "probes"),
+        (["--model", "tiny", "--out", "FOLDER/samples.jsonl"], 2, "cannot write to"),
+        (["--model", "tiny", "--methods", "base,blur"], 2, "blur"),
+        (["--model", "tiny", "--degrade", "blur:3"], 2, "blur:3"),
+        (["--model", "tiny", "--samples", "0"], 2, "--samples"),
+        (["--model", "tiny", "--rule", "most"], 2, "most"),
+        (["--model", "tiny", "--data", "FOLDER", "--columns", "image"], 2, "--columns"),
+        (["--model", "tiny", "--data", "FOLDER/absent"], 1, "no data set"),
+        (["--model", "tiny", "--data", "FOLDER"], 1, "line 2 is no JSON"),
+        (["--model", "./absent", "--data", "tiny"], 1, "no checkpoint folder"),
+    ],
+)
+def test_errors(run: Any, tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
+    (tmp_path / "samples.jsonl").write_text('{"image": "x.png", "question": "?"}\n{broken\n')
+    given = [one.replace("FOLDER", str(tmp_path)) for one in arguments]
+    found, out, err = run("eval", "--out", tmp_path / "out", *given, "--json")
+    assert found == code, err
+    assert message in err
+    assert out == ""
+
+
+def test_results_of_other_options_are_refused(run: Any, tmp_path: Path) -> None:
+    command = ("eval", "--model", "tiny", "--samples", 1, "--methods", "base", "--out", tmp_path, "--json")
+    assert run(*command)[0] == 0
+    code, out, err = run(*command, "--sigma", 0.1)
+    assert (code, out) == (1, "")
+    assert "sigma was 0.5, now 0.1" in err

@@ -1,0 +1,111 @@
+"""``vea eval``: does showing the evidence help this model on these data?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vea_sdk.cli.ask import AttendWithOption, DeviceOption, DtypeOption, LayersOption, ModelOption, load_model
+from vea_sdk.cli.data import (
+    ColumnsOption,
+    DataOption,
+    DegradeOption,
+    ImagesOption,
+    SamplesOption,
+    ShuffleFlag,
+    SplitOption,
+    open_data,
+)
+from vea_sdk.cli.output import JsonFlag, OutFolder, check_folder, progress_bar, report
+from vea_sdk.errors import InvalidInputError
+from vea_sdk.evaluation import METHODS, Evaluation
+from vea_sdk.evaluation import evaluate as run
+from vea_sdk.evaluation.methods import Method, resolve_methods
+from vea_sdk.evaluation.plot import can_draw, draw
+from vea_sdk.evaluation.scoring import Seen
+from vea_sdk.grounding.metrics import Rule
+from vea_sdk.journal import write_whole
+
+
+def evaluate(
+    model: ModelOption,
+    data: DataOption = None,
+    samples: SamplesOption = 200,
+    methods: Annotated[
+        str, typer.Option("--methods", help=f"all, or some of {','.join(METHODS)}; compared with the first.")
+    ] = "base,inst,vea",
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Samples that run together.")] = 8,
+    images: ImagesOption = None,
+    split: SplitOption = None,
+    columns: ColumnsOption = None,
+    shuffle: ShuffleFlag = False,
+    degrade: DegradeOption = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap, probes, --shuffle and --degrade.")] = 0,
+    layers: LayersOption = "profiled",
+    lam: Annotated[float, typer.Option("--lam", help="λ of denoising.")] = 10.0,
+    sigma: Annotated[float, typer.Option("--sigma", help="σ of smoothing.")] = 0.5,
+    alpha: Annotated[float, typer.Option("--alpha", help="α of highlighting.")] = 0.5,
+    rule: Annotated[Rule, typer.Option("--rule", help="How much of a patch the evidence must cover.")] = "any",
+    seen_by: Annotated[Seen, typer.Option("--seen-by", help="When evidence counts as seen.")] = "auroc",
+    seen_threshold: Annotated[float, typer.Option("--seen-threshold", min=0, max=1, help="Its least AUROC.")] = 0.5,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 64,
+    attend_with: AttendWithOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = "auto",
+    out: OutFolder = Path("vea-output/eval"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare ways of asking MODEL: the plain question, the pointing one, and the evidence shown.
+
+    Results are added to OUT/results.jsonl as they come; the same command goes on where it was interrupted.
+    """
+    chosen = _methods(methods)
+    found = open_data(
+        model, data, samples, images=images, split=split, columns=columns, shuffle=shuffle, degrade=degrade, seed=seed
+    )
+    check_folder(out)
+    vlm = load_model(model, layers, device, dtype, attend_with, lam=lam, sigma=sigma, alpha=alpha)
+    with progress_bar("evaluating", len(found)) as advance:
+        result = run(
+            vlm,
+            found,
+            chosen,
+            results=out / "results.jsonl",
+            batch=batch,
+            max_new_tokens=max_new_tokens,
+            rule=rule,
+            seen_by=seen_by,
+            seen_threshold=seen_threshold,
+            seed=seed,
+            progress=advance,
+        )
+    files = _write(result, out)
+    if as_json:
+        report(result.to_dict() | {"files": files}, as_json)
+        return
+    print(result.table())
+    report({"seconds": result.seconds, "resumed": result.resumed, "files": files}, as_json)
+
+
+def _methods(text: str) -> tuple[Method, ...]:
+    try:
+        return resolve_methods(list(METHODS) if text == "all" else [name.strip() for name in text.split(",")])
+    except InvalidInputError as error:
+        raise typer.BadParameter(str(error), param_hint="--methods") from error
+
+
+def _write(result: Evaluation, out: Path) -> list[str]:
+    """The summary as JSON, as a table, and as a picture where matplotlib is installed."""
+    write_whole(out / "summary.json", json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n")
+    write_whole(out / "summary.md", result.table())
+    names = ["results.jsonl", "summary.json", "summary.md"]
+    if can_draw():
+        draw(result, out / "summary.png")
+        names.append("summary.png")
+    else:
+        print("No figure: it needs matplotlib, pip install 'vea-sdk[viz]'.", file=sys.stderr)
+    return [str(out / name) for name in names]

@@ -1,0 +1,79 @@
+"""One sample, one method: how good its answer is, how well its evidence points, and whether it saw and believed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypedDict, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vea_sdk.errors import InvalidInputError
+from vea_sdk.grounding import metrics
+
+Seen = Literal["auroc", "pointing"]
+
+ANSWER_METRICS = ("em", "f1", "anls", "vqa_accuracy")
+EVIDENCE_METRICS = ("auroc", "ndcg", "ap", "pointing")
+MIN_VQA_ANSWERS = 4
+"""With fewer answers not even agreement of all gives a VQA accuracy of 1, so none is reported."""
+
+
+class Scores(TypedDict):
+    """What is kept of one answer. None: there are too few answers for it, or no evidence to rank."""
+
+    answer: str
+    em: float
+    f1: float
+    anls: float
+    vqa_accuracy: float | None
+    auroc: float | None
+    ndcg: float | None
+    ap: float | None
+    pointing: float | None
+    seen: bool | None
+    believed: bool
+
+
+def score(
+    answer: str,
+    accepted: Sequence[str],
+    token_scores: NDArray[np.floating],
+    labels: NDArray[np.bool_],
+    seen_by: Seen = "auroc",
+    threshold: float = 0.5,
+) -> Scores:
+    """Judge one answer and the evidence behind it.
+
+    *Seen*: the AUROC of the token scores is at least ``threshold`` (0.5 is chance), or, with ``seen_by="pointing"``,
+    the highest token is one of the evidence. *Believed*: the answer is an exact match.
+
+    Args:
+        answer: what the model said. accepted: the accepted answers.
+        token_scores: [tokens]. labels: [tokens], which hold evidence; with one class only, there is nothing to rank.
+    """
+    ranked = 0 < labels.sum() < len(labels)
+    auroc = metrics.auroc(token_scores, labels) if ranked else None
+    pointing = float(labels[int(np.argmax(token_scores))]) if ranked else None
+    exact = metrics.exact_match(answer, accepted)
+    return Scores(
+        answer=answer,
+        em=exact,
+        f1=metrics.token_f1(answer, accepted),
+        anls=metrics.anls(answer, accepted),
+        vqa_accuracy=metrics.vqa_accuracy(answer, accepted) if len(accepted) >= MIN_VQA_ANSWERS else None,
+        auroc=auroc,
+        ndcg=metrics.ndcg(token_scores, labels) if ranked else None,
+        ap=metrics.average_precision(token_scores, labels) if ranked else None,
+        pointing=pointing,
+        seen=None if auroc is None else (auroc >= threshold if seen_by == "auroc" else bool(pointing)),
+        believed=exact == 1,
+    )
+
+
+def check_seen(seen_by: str, threshold: float) -> None:
+    """Raise InvalidInputError for an unknown rule or a threshold that no AUROC can have."""
+    if seen_by not in get_args(Seen):
+        raise InvalidInputError(f'seen_by={seen_by!r} is unknown. Choose "auroc" or "pointing".')
+    if not 0 <= threshold <= 1:
+        raise InvalidInputError(f"seen_threshold={threshold} must lie in [0, 1]; 0.5 is chance.")

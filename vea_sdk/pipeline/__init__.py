@@ -1,0 +1,6 @@
+"""From picture and question to evidence and answer: wrap → attend → ask."""
+
+from vea_sdk.pipeline.answer import Answer, Mode
+from vea_sdk.pipeline.vlm import VLM, HighlightOn, wrap
+
+__all__ = ["VLM", "Answer", "HighlightOn", "Mode", "wrap"]
