@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,9 @@ def test_profile_install_and_use(run: Any, checkpoint: Path, tmp_path: Path) -> 
         Image.new("RGB", (90, 60), "teal").save("card.png")
         code, out, err = run("attend", "card.png", "what?", "--model", checkpoint, "--device", "cpu", "--json")
     assert json.loads(out)["layers"] == list(made.layers)
+    replace(made, layers=(0,)).save("shallow.json")
+    code, out, err = run("attend", "card.png", "what?", "--model", checkpoint, "--layers", "shallow.json", "--json")
+    assert json.loads(out)["layers"] == [0]
     code, out, _ = run(*command)  # once more, from the journal, for people
     assert code == 0
     assert "chosen_share" in out
