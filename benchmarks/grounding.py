@@ -1,7 +1,7 @@
 """The paper's protocol on the embedded model: held-out pictures, clean and spoiled, and why highlighting helps or not.
 
 python benchmarks/grounding.py                 # all parts; about 10 minutes on 2 quiet cores
-python benchmarks/grounding.py --parts why     # one of: conditions, why, profiles
+python benchmarks/grounding.py --parts why     # some of: conditions, why, light, profiles
 
 Rows are kept under build/grounding, from which an interrupted run goes on; what is committed are the summaries under
 benchmarks/results/. `python benchmarks/grounding_page.py` makes docs/grounding.md of them.
@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from grounding_why import CONDITIONS as WHY_CONDITIONS
-from grounding_why import VARIANTS, why
+from grounding_why import LIGHTS, VARIANTS, looks_again, why
 from reports import RESULTS, progress
 
 import vea_sdk as vea
@@ -72,10 +72,12 @@ def main() -> None:
     options = parser.parse_args()
     vlm = vea.load(tiny.checkpoint(), device="cpu")
     for name in options.parts:
+        kept = name == "conditions" and any(ROWS.glob("*.jsonl"))
         started = time.perf_counter()
         found = PARTS[name](vlm, options.samples)
-        seconds = round(time.perf_counter() - started)
-        head = {"samples": options.samples, "seconds": seconds, "environment": environment(torch.device("cpu"))}
+        seconds = None if kept else round(time.perf_counter() - started)  # a run that goes on says nothing of the whole
+        count = PROFILE_COUNT if name == "profiles" else options.samples
+        head = {"samples": count, "seconds": seconds, "environment": environment(torch.device("cpu"))}
         options.out.mkdir(parents=True, exist_ok=True)
         text = json.dumps(head | {name: _rounded(found)}, indent=1, ensure_ascii=False, allow_nan=False)
         (options.out / f"grounding-{name}.json").write_text(text + "\n", encoding="utf-8")
@@ -175,9 +177,16 @@ def reasons(vlm: vea.VLM, count: int) -> dict[str, Any]:
         return {name: why(vlm, pictures(name, count), TOKENS, advance) for name in WHY_CONDITIONS}
 
 
+def light(vlm: vea.VLM, count: int) -> dict[str, Any]:
+    """Where the model looks in pictures that are lit: see grounding_why.py."""
+    with progress(len(WHY_CONDITIONS) * len(LIGHTS) * count) as advance:
+        return {name: looks_again(vlm, pictures(name, count), advance) for name in WHY_CONDITIONS}
+
+
 PARTS: dict[str, Callable[[vea.VLM, int], dict[str, Any]]] = {
     "conditions": conditions,
     "why": reasons,
+    "light": light,
     "profiles": profiles,
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from vea_sdk.evaluation.analysis.figures import histogram_figure, rapt_figure
+from vea_sdk.evaluation.analysis.figures import rapt_figure
 from vea_sdk.evaluation.analysis.summary import Point
 
 _COLOURS = {"base": "C7", "inst": "C0", "vea": "C2"}
@@ -19,12 +19,8 @@ def draw(results: dict[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     by_level(results["conditions"]).savefig(folder / "grounding-methods.png", dpi=110)
     reasons(results["why"]).savefig(folder / "grounding-why.png", dpi=110)
-    for name, found in results["conditions"].items():
-        if name in ("clean", "noise:0.6"):
-            label = name.replace(":", "-")
-            rapt_figure([Point(**one) for one in found["curves"]]).savefig(folder / f"grounding-rapt-{label}.png")
-            bins = [(low, high, int(right), int(wrong)) for low, high, right, wrong in found["histogram"]]
-            histogram_figure(bins).savefig(folder / f"grounding-auroc-{label}.png")
+    points = [Point(**one) for one in results["conditions"]["clean"]["curves"]]
+    rapt_figure(points).savefig(folder / "grounding-rapt-clean.png")
 
 
 def by_level(conditions: dict[str, Any]) -> Figure:

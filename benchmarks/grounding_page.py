@@ -168,6 +168,26 @@ def misplaced(results: Results) -> str:
     return table(["pictures", "share below 0.5", "samples", "right", "right after", "mended", "spoiled"], rows)
 
 
+def missed(results: Results) -> str:
+    rows = []
+    for name, found in results["conditions"].items():
+        row = [title(name)]
+        for place in ("on_evidence", "elsewhere"):
+            outcome = found["analysis"]["outcomes"][f"top_patch_{place}"]
+            row += [str(outcome["n"]), str(outcome["right"]), f"+{outcome['mended']} −{outcome['spoiled']}"]
+        rows.append(row)
+    head = [
+        "pictures",
+        "top patch on the evidence",
+        "right",
+        "Vea changed",
+        "top patch elsewhere",
+        "right",
+        "Vea changed",
+    ]
+    return table(head, rows)
+
+
 def profiles(results: Results) -> str:
     rows = []
     for name, found in results["profiles"].items():
@@ -208,10 +228,18 @@ def why(results: Results) -> str:
         for variants in found.values():
             one = variants[name]
             changed = "" if name == "inst" else f" (+{one['gained']} −{one['lost']})"
-            row += [f"{100 * one['em']:.1f}{changed}", f"{one['auroc']:.3f}"]
+            row.append(f"{100 * one['em']:.1f}{changed}")
         rows.append(row)
-    heads = [[f"{title(condition)}, EM", "AUROC"] for condition in found]
-    return table(["shown", *(head for pair in heads for head in pair)], rows)
+    return table(["shown", *(f"{title(condition)}, EM" for condition in found)], rows)
+
+
+def light(results: Results) -> str:
+    found = results["light"]
+    rows = []
+    for name in next(iter(found.values())):
+        shown = [variants[name] for variants in found.values()]
+        rows.append([name, *(f"{one['auroc']:.3f}, {one['hits']}" for one in shown)])
+    return table(["shown", *(f"{title(condition)}: AUROC, hits" for condition in found)], rows)
 
 
 def places(results: Results) -> str:
@@ -220,7 +248,8 @@ def places(results: Results) -> str:
         e = one["environment"]
         versions = f"torch {e['torch']}, transformers {e['transformers']}, vea_sdk {e['vea_sdk']} at {e['commit']}"
         machine = f"{e['device']}, {e['threads']} thread(s)"
-        lines.append(f"- {name}: {one['samples']} samples, {one['seconds']} s on {machine}; {versions}, {e['date']}.")
+        took = "in more than one go" if one["seconds"] is None else f"{one['seconds']} s"
+        lines.append(f"- {name}: {one['samples']} samples, {took} on {machine}; {versions}, {e['date']}.")
     return "\n".join(lines)
 
 
@@ -234,10 +263,12 @@ TABLES: dict[str, Callable[[Results], str]] = {
         wrong,
         rapt,
         misplaced,
+        missed,
         profiles,
         stability,
         sinks,
         why,
+        light,
         places,
     )
 }

@@ -21,6 +21,7 @@ from vea_sdk.grounding import metrics
 from vea_sdk.grounding.samples import Sample
 
 CONDITIONS = ("clean", "noise:0.45", "mask:0.1")
+LIGHTS = ("base", "dimmed", "vea", "oracle", "mirrored")
 BATCH = 8
 
 Shown = Callable[[Evidence, Sample], Image.Image]
@@ -72,30 +73,43 @@ VARIANTS: dict[str, Shown] = {
 
 
 def why(vlm: vea.VLM, samples: Sequence[Sample], tokens: int, advance: Callable[[], None]) -> dict[str, Any]:
-    """Variant → exact match with its interval, how many answers changed against "inst", and where the model looks now.
-
-    "auroc" is that of the evidence read from the shown picture, against the true box: does the light draw the look?
-    """
+    """Variant → exact match with its interval, and how many answers changed against "inst"."""
     right: dict[str, list[bool]] = {name: [] for name in VARIANTS}
-    auroc: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for first in range(0, len(samples), BATCH):
         part = list(samples[first : first + BATCH])
         everywhere = vlm.attend_many([one.image for one in part], [one.question for one in part])
         for name, shown in VARIANTS.items():
             prompt = vlm.plain_prompt if name == "base" else vlm.highlight_prompt
-            pictures = [shown(evidence, sample) for evidence, sample in zip(everywhere, part, strict=True)]
-            for again, sample in zip(vlm.attend_many(pictures, [one.question for one in part]), part, strict=True):
-                auroc[name].append(metrics.auroc(again.scores, metrics.patch_labels(again.layout, sample.boxes)))
             said = vlm.answer_many(
-                pictures,
+                [shown(evidence, sample) for evidence, sample in zip(everywhere, part, strict=True)],
                 [prompt.format(question=one.question) for one in part],
                 max_new_tokens=tokens,
             )
             right[name] += [metrics.exact_match(text, one.answers) == 1 for text, one in zip(said, part, strict=True)]
             for _ in part:
                 advance()
+    return {name: _figures(values, right["inst"]) for name, values in right.items()}
+
+
+def looks_again(vlm: vea.VLM, samples: Sequence[Sample], advance: Callable[[], None]) -> dict[str, Any]:
+    """Variant → where the model looks when it is shown so: AUROC, and how often the top patch is on the evidence.
+
+    If light drew the look, "oracle" would raise both and "mirrored" lower them.
+    """
+    found: dict[str, list[tuple[float, bool]]] = {name: [] for name in LIGHTS}
+    for first in range(0, len(samples), BATCH):
+        part = list(samples[first : first + BATCH])
+        questions = [one.question for one in part]
+        evidence = vlm.attend_many([one.image for one in part], questions)
+        for name in LIGHTS:
+            shown = [VARIANTS[name](one, sample) for one, sample in zip(evidence, part, strict=True)]
+            for again, sample in zip(vlm.attend_many(shown, questions), part, strict=True):
+                labels = metrics.patch_labels(again.layout, sample.boxes)
+                found[name].append((metrics.auroc(again.scores, labels), bool(labels[again.scores.argmax()])))
+                advance()
     return {
-        name: _figures(values, right["inst"]) | {"auroc": float(np.mean(auroc[name]))} for name, values in right.items()
+        name: {"auroc": float(np.mean([auroc for auroc, _ in rows])), "hits": sum(hit for _, hit in rows)}
+        for name, rows in found.items()
     }
 
 

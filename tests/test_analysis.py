@@ -76,8 +76,9 @@ def test_every_sample_against_eager_attention(vlm: vea.VLM, samples: list[vea.Sa
             expected = [roc_auc_score(evidence.ravel(), row[image]) for row in rows]
             np.testing.assert_allclose(look.layer_auroc, expected, atol=1e-3)
             assert look.auroc == pytest.approx(look.layer_auroc[2], abs=1e-5)  # nothing there to denoise
+            assert look.hit == evidence.ravel()[rows[2][image].argmax()]
         else:
-            assert look.auroc is look.layer_auroc is None
+            assert look.auroc is look.layer_auroc is look.hit is None
 
 
 def test_answers_are_those_of_asking(vlm: vea.VLM, samples: list[vea.Sample], found: Analysis) -> None:
@@ -109,8 +110,8 @@ def test_batches_change_nothing(vlm: vea.VLM, samples: list[vea.Sample], found: 
 def look(name: str, auroc: float | None, right: bool, again: bool, rapt: float = 1.0) -> Look:
     layers = None if auroc is None else (auroc, 0.5)
     said, repeated = ("yes" if right else "no"), ("yes" if again else "no")
-    sections = {"image": (rapt, 2 * rapt)}
-    return Look(name, "", "?", ("yes",), said, right, repeated, again, auroc, layers, sections)
+    sections, hit = {"image": (rapt, 2 * rapt)}, None if auroc is None else auroc > 0.8
+    return Look(name, "", "?", ("yes",), said, right, repeated, again, auroc, hit, layers, sections)
 
 
 @pytest.fixture
@@ -133,7 +134,8 @@ def test_summary_counts(made: Analysis) -> None:
     assert figures["outcomes"]["all"] == {"n": 5, "right": 2, "right_highlighted": 2, "mended": 1, "spoiled": 1}
     below = {"n": 3, "right": 1, "right_highlighted": 2, "mended": 1, "spoiled": 0}
     assert figures["outcomes"]["auroc_below_half"] == below
-    assert figures["seen"] == {"right": 1, "wrong": 0}
+    assert figures["outcomes"]["top_patch_on_evidence"]["n"] == figures["outcomes"]["auroc_from_half"]["n"] == 1
+    assert figures["outcomes"]["top_patch_elsewhere"] == below
     assert [one.id for one in misplaced(made)] == ["c", "b", "d"]
     assert Outcomes.of([]) == Outcomes(0, 0, 0, 0, 0)
 

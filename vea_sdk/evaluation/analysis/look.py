@@ -13,8 +13,8 @@ class Look:
 
     ``baseline``: the answer to the plain question; ``right``: whether it is an exact match.
     ``highlighted`` and ``right_highlighted``: the same for the highlighted picture, None where it was not asked about.
-    ``auroc``: of the evidence, the mean over the grounding layers, denoised; ``layer_auroc``: of each layer read. None
-    without boxes, or where all patches are of one class.
+    ``auroc``: of the evidence, the mean over the grounding layers, denoised; ``hit``: whether its highest patch is one
+    with evidence; ``layer_auroc``: of each layer read. None without boxes, or where all patches are of one class.
     ``rapt``: section → RAPT of each layer read, see :class:`vea_sdk.evaluation.layers.LayerFigures`.
     """
 
@@ -27,6 +27,7 @@ class Look:
     highlighted: str | None
     right_highlighted: bool | None
     auroc: float | None
+    hit: bool | None
     layer_auroc: tuple[float, ...] | None
     rapt: dict[str, tuple[float, ...]]
 
@@ -44,6 +45,7 @@ class Look:
             highlighted=again["answer"] if again else None,
             right_highlighted=again["believed"] if again else None,
             auroc=base["auroc"],
+            hit=None if base["pointing"] is None else bool(base["pointing"]),
             layer_auroc=None if layers["auroc"] is None else tuple(layers["auroc"]),
             rapt={section: tuple(values) for section, values in layers["rapt"].items()},
         )

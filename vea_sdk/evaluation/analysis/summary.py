@@ -109,9 +109,7 @@ def summary(analysis: Analysis) -> dict[str, Any]:
             "all": asdict(Outcomes.of(looks)),
             "auroc_below_half": asdict(Outcomes.of(below)),
             "auroc_from_half": asdict(Outcomes.of(above)),
-        },
-        "seen": {
-            "right": sum(one.right for one in above),
-            "wrong": sum(not one.right for one in above),
+            "top_patch_on_evidence": asdict(Outcomes.of([one for one in ranked if one.hit])),
+            "top_patch_elsewhere": asdict(Outcomes.of([one for one in ranked if not one.hit])),
         },
     }

@@ -18,7 +18,7 @@ BINS = np.linspace(0, 1, 21)
 Bin = tuple[float, float, int, int]
 """(low, high, right answers, wrong answers)."""
 
-_SAMPLE = ("id", "kind", "question", "answers", "baseline", "right", "highlighted", "right_highlighted", "auroc")
+_SAMPLE = ("id", "kind", "question", "answers", "baseline", "right", "highlighted", "right_highlighted", "auroc", "hit")
 
 
 def tables(analysis: Analysis) -> dict[str, str]:
