@@ -7,6 +7,7 @@ from vea_sdk import adapters, ops
 from vea_sdk._native import build_info
 from vea_sdk.capture.session import capture
 from vea_sdk.errors import VeaError
+from vea_sdk.monitor.handle import monitor
 from vea_sdk.profiles import Profile
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ __all__ = [
     "evidence",
     "load",
     "metrics",
+    "monitor",
     "ops",
     "wrap",
 ]

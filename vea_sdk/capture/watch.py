@@ -76,7 +76,7 @@ class Watch:
         interception.acquire()
         try:
             interception.ACTIVE.set((*interception.ACTIVE.get(), self))
-            for module in _around(self._decoder, self._model):
+            for module in around(self._decoder, self._model):
                 self._hook(module, self._enter_model, self._leave_model)
             if self._decoder is not self._model:
                 self._hook(self._decoder, self._enter_decoder, None)
@@ -119,7 +119,7 @@ class Watch:
         if not self._here() or self._outermost is not None:
             return
         self._outermost = module
-        self._outer = _named(names, args, kwargs)
+        self._outer = named(names, args, kwargs)
         self._step = None
         if self._decoder is module:
             self._begin(names, self._outer)
@@ -130,11 +130,11 @@ class Watch:
 
     def _enter_decoder(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         if self._here():
-            self._begin(names, _named(names, args, kwargs))
+            self._begin(names, named(names, args, kwargs))
 
     def _enter_encoder(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         if self._here():
-            self._encoder_ids = next(iter(_named(names, args, kwargs).values()))
+            self._encoder_ids = next(iter(named(names, args, kwargs).values()))
 
     def _begin(self, names: tuple[str, ...], fed: Mapping[str, Any]) -> None:
         """Start a pass of the decoder. The outer call knows ids and padding, the inner one what is really fed."""
@@ -176,7 +176,7 @@ class Watch:
     def _enter_attention(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         if not self._here() or (self._step is not None and not self._wanted(self._step)):
             return
-        self._current, self._read, self._inputs = module, None, _named(names, args, kwargs)
+        self._current, self._read, self._inputs = module, None, named(names, args, kwargs)
         if not interception.uses_interface(module):
             tap = interception.SdpaTap(self, module)
             tap.open()
@@ -261,12 +261,12 @@ class Watch:
             raise StopForward
 
 
-def _around(decoder: nn.Module, model: nn.Module) -> list[nn.Module]:
+def around(decoder: nn.Module, model: nn.Module) -> list[nn.Module]:
     """The model and its parts around the decoder, any of which may be called; the model alone where there is none."""
     path = next((name for name, module in model.named_modules() if module is decoder), "")
     parts = path.split(".")[:-1]
     return [model.get_submodule(".".join(parts[:depth])) for depth in range(len(parts) + 1)]
 
 
-def _named(names: tuple[str, ...], args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+def named(names: tuple[str, ...], args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     return {**dict(zip(names, args, strict=False)), **kwargs}

@@ -75,7 +75,9 @@ class Record:
     trace: tuple[float | None, float | None, float | None] | None = None
     timings: Mapping[str, float] = field(default_factory=dict)
     dropped: bool = False
-    finished: str = "ended"  # or "failed": the request raised; "cut": the next one or close() came before its end
+    finished: str = "ended"  # or "failed": the request raised; "cut": close() came before its end
+    unread: str | None = None  # why there are no figures
+    rows: tuple[tuple[float, ...], ...] | None = None  # [layers][image tokens], only with rows=True
     content: Mapping[str, Any] | None = None  # only with content=True
     schema: int = SCHEMA
 
