@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, wraps
@@ -68,11 +68,11 @@ class Span:
 
 
 class GenerateCall(Span):
-    """One run of ``generate()``; ``batch`` prompts were given to it, None where that is not known."""
+    """One run of ``generate()``, and the inputs that it was given: some of them never reach the model's forward."""
 
-    def __init__(self, prompts: Any) -> None:
+    def __init__(self, prompts: Any, options: Mapping[str, Any]) -> None:
         super().__init__()
-        self.batch = prompts.shape[0] if isinstance(prompts, Tensor) else None
+        self.inputs = {**options, "input_ids": options.get("input_ids", prompts)}
         self.kept: dict[int, Any] = {}  # what an observer remembers of this run, by the observer's id
 
 
@@ -128,7 +128,7 @@ def _observing(original: Callable[..., Any]) -> Callable[..., Any]:
 def _calling(original: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(original)
     def generate(self: Any, *args: Any, **kwargs: Any) -> Any:
-        call = GenerateCall(kwargs.get("input_ids", args[0] if args else kwargs.get("inputs")))
+        call = GenerateCall(args[0] if args else kwargs.get("inputs"), kwargs)
         token = CALL.set(call)
         try:
             result = original(self, *args, **kwargs)

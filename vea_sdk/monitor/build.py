@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vea_sdk.adapters import Adapter, ImageLayout
-from vea_sdk.monitor.figures import Read, in_figures, read
+from vea_sdk.monitor.figures import Read, in_figures, number, read
 from vea_sdk.monitor.generation import Generation, Place
 from vea_sdk.monitor.places import patches
 from vea_sdk.monitor.record import Figures, Record
@@ -60,7 +60,7 @@ class Builder:
     def _record(self, generation: Generation, place: Place) -> Record:
         follower = generation.follower
         assert follower is not None
-        prompt, recorder, row = follower.prompt, follower.recorder, place.row
+        prompt, recorder = follower.prompt, follower.recorder
         known: dict[str, Any] = {
             "finished": generation.finished,
             "timings": _timings(generation),
@@ -80,15 +80,15 @@ class Builder:
             return self._without_figures(place.request, problem, **known)
         assert generation.index is not None
         assert generation.valid is not None
-        layouts = self._layouts(generation, row)
+        layouts = self._layouts(generation, place.number)
         with self._after(generation, next(iter(recorder.device_of.values()))):
             found = read(
                 self._ring,
                 place.slot,
                 recorder.device_of,
                 self._layers,
-                generation.index[row],
-                generation.valid[row],
+                generation.index[place.row],
+                generation.valid[place.row],
                 layouts,
                 self._top_k,
                 self._rows,
@@ -118,7 +118,7 @@ class Builder:
             border_share=found.border_share,
             nan=found.nan,
             trace=found.trace if found.generated else None,
-            rows=None if found.rows is None else tuple(map(tuple, found.rows.tolist())),
+            rows=None if found.rows is None else tuple(tuple(map(number, row)) for row in found.rows.tolist()),
             **known,
         )
 
@@ -137,8 +137,8 @@ class Builder:
             **counts,
         )
 
-    def _layouts(self, generation: Generation, row: int) -> list[ImageLayout] | None:
-        """Of the pictures of one row, None where their geometry is not known; computed once for a batch."""
+    def _layouts(self, generation: Generation, request: int) -> list[ImageLayout] | None:
+        """Of the pictures of one request, None where their geometry is not known; computed once for a batch."""
         if generation.image_sizes is None:
             return None
         if self._laid is None or self._laid[0] is not generation:
@@ -147,7 +147,7 @@ class Builder:
             except Exception as error:  # of a processor, too: the figures are worth having without boxes
                 _log.warning("no boxes: %s", error)
                 self._laid = (generation, None)
-        return None if self._laid[1] is None else self._laid[1][row]
+        return None if self._laid[1] is None else self._laid[1][request]
 
     def _lay_out(self, generation: Generation) -> list[list[ImageLayout]]:
         sizes = generation.image_sizes
@@ -168,24 +168,25 @@ class Builder:
 
     def _said(self, generation: Generation, place: Place) -> Mapping[str, Any]:
         """The prompt and the answer, as ids and, where the processor is known, as text."""
-        ids = {"prompt_ids": generation.inputs.get("input_ids"), "answer_ids": _answer(generation)}
-        found: dict[str, Any] = {
-            name: None if batch is None else batch[place.row].tolist() for name, batch in ids.items()
-        }
-        decode = getattr(self._processor, "decode", None)
-        for name in ("prompt", "answer"):
-            if decode is not None and found[f"{name}_ids"] is not None:
-                found[name] = decode(found[f"{name}_ids"], skip_special_tokens=name == "answer")
+        prompts = generation.inputs.get("input_ids")
+        ids = {"prompt": None if prompts is None else prompts[place.number], "answer": _answer(generation, place)}
+        found: dict[str, Any] = {}
+        for name, part in ids.items():
+            found[f"{name}_ids"] = None if part is None else part.tolist()
+            if part is not None and hasattr(self._processor, "decode"):
+                found[name] = self._processor.decode(part, skip_special_tokens=name == "answer")
         return found
 
 
-def _answer(generation: Generation) -> Tensor | None:
-    """What ``generate()`` returned after the prompt; elsewhere the tokens that were fed, which leaves out the last."""
-    sequences, prompt = generation.answer, generation.inputs.get("input_ids")
-    if sequences is not None and prompt is not None and len(sequences) == len(prompt):
-        begins = sequences.shape[1] > prompt.shape[1] and torch.equal(sequences[:, : prompt.shape[1]], prompt)
-        return sequences[:, prompt.shape[1] :] if begins else sequences
-    return torch.cat(generation.fed, 1) if generation.fed else None
+def _answer(generation: Generation, place: Place) -> Tensor | None:
+    """What ``generate()`` returned after the prompt, the best of several; elsewhere the tokens that were fed back, all
+    but the last."""
+    sequences, prompts = generation.answer, generation.inputs.get("input_ids")
+    if sequences is None or prompts is None:
+        return torch.cat([ids[place.row] for ids in generation.fed]) if generation.fed else None
+    sequence, prompt = sequences[place.number * (len(sequences) // len(prompts))], prompts[place.number]
+    begins = len(sequence) > len(prompt) and torch.equal(sequence[: len(prompt)], prompt)
+    return sequence[len(prompt) :] if begins else sequence
 
 
 def _timings(generation: Generation) -> dict[str, float]:

@@ -21,8 +21,9 @@ from vea_sdk.monitor.slots import SlotRecorder
 
 @dataclass(frozen=True)
 class Place:
-    """A sampled request: its row of the batch, its slot of the ring, its name."""
+    """A sampled request: which one of its batch, its row there (the first of its beams), its slot, its name."""
 
+    number: int
     row: int
     slot: int
     request: str
@@ -100,11 +101,11 @@ class Generation:
     places: list[Place] = field(default_factory=list)
     ids: Tensor | None = None  # of the last pass, where no cache tells generations apart
     decoding: bool = False  # whether a generated token was fed
-    image_sizes: tuple[Sizes, ...] | None = None  # of each row of the batch
+    image_sizes: tuple[Sizes, ...] | None = None  # of each request of the batch
     prompt_length: int = 0  # tokens fed as the prompt
     index: Tensor | None = None  # [B, M] key positions of the image tokens
     valid: Tensor | None = None  # [B] tokens of the prompt without padding
-    inputs: Mapping[str, Any] = field(default_factory=dict)  # of the prompt, without pixels
+    inputs: Mapping[str, Any] = field(default_factory=dict)  # of the prompts, without pixels
     pad: int | None = None  # id that is fed to rows that have ended before others
     answer: Tensor | None = None  # only where content is recorded: what generate() returned
     fed: list[Tensor] | None = None  # only where content is recorded: the generated ids
@@ -125,7 +126,8 @@ class Generation:
             self.busy = False
             return False
         self._fed_now = ids
-        interception.ACTIVE.set((*interception.ACTIVE.get(), self.follower))
+        # First, because a session may stop the pass at its deepest layer.
+        interception.ACTIVE.set((self.follower, *interception.ACTIVE.get()))
         return True
 
     def leave_pass(self) -> None:

@@ -164,7 +164,8 @@ class Monitor:
         if self._closed:
             return generation
         rows = tokens.shape[0]
-        requests = name_rows(rows, None if call is None else call.batch)
+        given = None if call is None else call.inputs["input_ids"]
+        requests = name_rows(rows, given.shape[0] if isinstance(given, Tensor) else None)
         chosen = [request for request in requests if sampled(request.key, self._rate)]
         slots = self._ring.take(len(chosen)) if chosen else []
         full = chosen[len(slots) :]
@@ -174,7 +175,7 @@ class Monitor:
         if not slots:
             return generation
         generation.places = [
-            Place(request.row, slot, request.name) for request, slot in zip(chosen, slots, strict=False)
+            Place(request.number, request.row, slot, request.name) for request, slot in zip(chosen, slots, strict=False)
         ]
         generation.prompt = prompt or PromptTracker(self._adapter, None)
         recorder = SlotRecorder(self.layers, self._ring, [(place.row, place.slot) for place in generation.places])
@@ -185,9 +186,8 @@ class Monitor:
         generation.pad = self._pad
         generation.fed = [] if self._content else None
         if requests[0].sizes is not None:
-            step = rows // len(requests)
-            generation.image_sizes = tuple(request.sizes or () for request in requests for _ in range(step))
-        generation.inputs = _without_pixels(fed, self._hooks.encoder_ids)
+            generation.image_sizes = tuple(request.sizes or () for request in requests)
+        generation.inputs = _without_pixels(fed if call is None else call.inputs)
         self._drain.begun(generation)
         for span in (call, SCOPE.get()):
             if span is not None:
@@ -287,19 +287,13 @@ def monitor(
     )
 
 
-def _without_pixels(fed: Mapping[str, Any], encoder_ids: Tensor | None) -> dict[str, Any]:
-    """The prompt's inputs as far as geometry asks for them: whole numbers, and the shapes of everything else."""
-    phase = PHASE.get()
-    kept = {
-        name: value if not value.is_floating_point() else torch.empty_like(value, device="meta")
-        for name, value in fed.items()
+def _without_pixels(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The prompts' inputs as far as geometry asks for them: whole numbers, and the shapes of everything else."""
+    return {
+        name: torch.empty_like(value, device="meta") if value.is_floating_point() else value
+        for name, value in inputs.items()
         if isinstance(value, Tensor)
     }
-    if encoder_ids is not None:
-        kept["input_ids"] = encoder_ids
-    elif phase is not None and phase.ids.dim() == 2 and not phase.ids.is_floating_point():
-        kept["input_ids"] = phase.ids  # the whole prompt, where a pass feeds a piece of it
-    return kept
 
 
 def _pad_id(model: nn.Module) -> int | None:

@@ -74,14 +74,14 @@ class Lookup:
             generation.ids = ids_in(fed)
             self._uncached.generation = generation
         if cache is not None and (call is None or generation.follower is not None):
-            self._keep(cache, generation)
+            self._keep(cache, generation, ends=call is None)
         return generation
 
     def passed(self, generation: Generation, output: Any) -> None:
         """A pass has ended: from now on its cache, if it made one, tells the generation."""
         if self._uncached.generation is generation and (cache := _cache_of(output)) is not None:
             self._uncached.generation = generation.ids = None
-            self._keep(cache, generation)
+            self._keep(cache, generation, ends=True)
 
     def _continues(self, known: Generation, cache: Any, tokens: Tensor, ids: Tensor | None) -> bool:
         """Whether a hand-written loop goes on: it feeds a token, a further piece of the prompt, or, without a cache,
@@ -97,11 +97,12 @@ class Lookup:
         known.ids = ids
         return torch.equal(ids[:, :-1], before)
 
-    def _keep(self, cache: Any, generation: Generation) -> None:
+    def _keep(self, cache: Any, generation: Generation, ends: bool) -> None:
+        """Know the generation by its cache; ``ends``: it ends with it."""
         key = id(cache)
 
         def gone(_: Any) -> None:
-            if (entry := self._caches.pop(key, None)) is not None:
+            if (entry := self._caches.pop(key, None)) is not None and ends:
                 self._end(entry[1], "ended")
 
         self._caches[key] = (weakref.ref(cache, gone), generation)

@@ -57,8 +57,9 @@ SCOPE: ContextVar[RequestScope | None] = ContextVar("vea_sdk_request", default=N
 
 @dataclass(frozen=True)
 class Request:
-    """A request of a batch: its row, its name, what is hashed for the sampling decision, the sizes of its pictures."""
+    """A request of a batch: which one, its first row, its name, what is hashed to decide on it, its pictures' sizes."""
 
+    number: int
     row: int
     name: str
     key: str
@@ -80,11 +81,11 @@ def name_rows(rows: int, prompts: int | None) -> list[Request]:
     if len(ids) == 1 < requests:
         ids, sizes = tuple(f"{ids[0]}/{i}" for i in range(requests)), (None,) * requests
     if len(ids) == requests:
-        return [Request(i * step, one, one, sizes[i]) for i, one in enumerate(ids)]
+        return [Request(i, i * step, one, one, sizes[i]) for i, one in enumerate(ids)]
     if scope is not None:
         _log.warning("handle.request() names %d requests, the batch holds %d: they are numbered", len(ids), requests)
     numbers = [next(_numbers) for _ in range(requests)]
-    return [Request(i * step, f"{os.getpid()}-{n}", str(n), None) for i, n in enumerate(numbers)]
+    return [Request(i, i * step, f"{os.getpid()}-{n}", str(n), None) for i, n in enumerate(numbers)]
 
 
 def _sizes(sizes: Any) -> Sizes:
