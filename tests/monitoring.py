@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pytest
-from torch import Tensor
+import torch
+from families import FAMILIES
+from test_capture import generate
+from torch import Tensor, nn
 
+from vea_sdk.capture import interception
+from vea_sdk.monitor.hooks import Hook
 from vea_sdk.monitor.record import Record
 
 
@@ -27,6 +34,33 @@ class Kept:
 
     def by_name(self) -> dict[str, Record]:
         return {record.request: record for record in self.records}
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """No hook, no wrapper and no thread."""
+    yield
+    assert interception._open_sessions == 0
+    assert not any(thread.name == "vea-monitor" for thread in threading.enumerate())
+    for build in FAMILIES.values():
+        if build.cache_info().currsize:  # type: ignore[attr-defined]
+            assert not hooks_of(build().model)
+
+
+def hooks_of(model: nn.Module) -> list[Any]:
+    hooks = [hook for module in model.modules() for hook in (module._forward_hooks, module._forward_pre_hooks)]
+    return [hook for some in hooks for hook in some.values() if isinstance(hook, Hook)]
+
+
+def said(model: Any, inputs: Any, **options: Any) -> tuple[Tensor, Tensor]:
+    """What ``generate()`` answers: the ids and the logits, which a watched request must not change."""
+    out = generate(model, inputs, return_dict_in_generate=True, output_logits=True, **options)
+    return out.sequences, torch.stack(out.logits)
+
+
+def same(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> bool:
+    """To the last bit."""
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def expected(rows: Tensor, prompt_tokens: int) -> dict[str, Any]:

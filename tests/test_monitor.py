@@ -6,22 +6,19 @@ import copy
 import json
 import pickle
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from families import FAMILIES, TinyFamily
-from monitoring import Kept, close, expected, moves
+from monitoring import Kept, close, expected, hooks_of, moves, nothing_is_left  # noqa: F401
 from test_capture import eager_rows, generate, padded, picture, single
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import DynamicCache, StaticCache
 
 import vea_sdk as vea
-from vea_sdk.capture import interception
 from vea_sdk.errors import InvalidInputError, LayerError
-from vea_sdk.monitor.hooks import Hook
 from vea_sdk.monitor.record import Record
 from vea_sdk.monitor.sampling import sampled
 
@@ -36,21 +33,6 @@ def family() -> TinyFamily:
 @pytest.fixture
 def sink() -> Kept:
     return Kept()
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    yield
-    assert interception._open_sessions == 0
-    assert not any(thread.name == "vea-monitor" for thread in threading.enumerate())
-    for build in FAMILIES.values():
-        if build.cache_info().currsize:  # type: ignore[attr-defined]
-            assert not hooks_of(build().model)
-
-
-def hooks_of(model: nn.Module) -> list[Any]:
-    hooks = [hook for module in model.modules() for hook in (module._forward_hooks, module._forward_pre_hooks)]
-    return [hook for some in hooks for hook in some.values() if isinstance(hook, Hook)]
 
 
 # --- the record -----------------------------------------------------------------------------------------------------
