@@ -19,6 +19,7 @@ from transformers import DynamicCache, StaticCache
 
 import vea_sdk as vea
 from vea_sdk.errors import InvalidInputError, LayerError
+from vea_sdk.monitor.prompt import UnreadPrompt
 from vea_sdk.monitor.record import Record
 from vea_sdk.monitor.sampling import sampled
 
@@ -147,6 +148,29 @@ def test_wrong_picture_sizes_cost_the_boxes_only(family: TinyFamily, sink: Kept,
     assert record.top_patches[0].box is None
     assert (record.images, record.spikes) == (None, None)
     assert "no boxes" in caplog.text
+
+
+@names
+def test_prompts_that_are_not_read(name: str, sink: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU the host does not ask how many image tokens there are. The same here."""
+    monkeypatch.setattr(UnreadPrompt, "waits", staticmethod(lambda ids: True))
+    family = FAMILIES[name]()
+    inputs = padded(family)
+    rows, sequences = eager_rows(family, inputs)
+    ids = torch.arange(40, 60)[None]
+    with vea.monitor(family.model, sample_rate=1.0, layers="all", sinks=[sink]):
+        assert torch.equal(generate(family.model, inputs), sequences)
+        generate(family.model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    *records, text = sink.records
+    for i, record in enumerate(records):
+        truth = rows[:, i][:, :, : record.image_tokens]
+        want = expected(truth[:, 0], record.prompt_tokens)
+        assert record.image_tokens == int((inputs["input_ids"][i] == family.image_token_id).sum())
+        assert close(record.mean, want["mean"])
+        assert [patch.token for patch in record.top_patches] == want["order"][:16]
+        assert record.trace == moves(truth[:, 1:])
+    assert "no image token" in str(text.unread)
+    assert text.prompt_tokens == 20
 
 
 def test_rows_and_content_are_recorded_on_request_only(family: TinyFamily, sink: Kept) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vea_sdk.adapters import Adapter, ImageLayout
+from vea_sdk.errors import ImageTokenError
 from vea_sdk.monitor.figures import Read, in_figures, number, read
 from vea_sdk.monitor.generation import Generation, Place
 from vea_sdk.monitor.places import patches
@@ -53,6 +54,14 @@ class Builder:
         self.bytes_copied = 0
         try:
             return self._record(generation, place)
+        except ImageTokenError as error:
+            return self._without_figures(
+                place.request,
+                str(error),
+                finished=generation.finished,
+                prompt_tokens=generation.prompt_length,
+                timings=_timings(generation),
+            )
         except Exception as error:
             _log.exception("the record of %s has no figures", place.request)
             return self._without_figures(place.request, repr(error), finished=generation.finished)

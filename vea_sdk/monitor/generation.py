@@ -53,6 +53,14 @@ class Follower(Watch):
         """``part`` of the model begins: "model", "decoder" or "attention"."""
         self._safely(getattr(self, f"_enter_{part}"), names, module, args, kwargs)
 
+    def watches(self, module: Any) -> bool:
+        """Whether the running attention call belongs to a watched layer. One that fetches its attention function
+        through Transformers' interface has no hooks here, so that other requests pass it at full speed: it begins with
+        this question, and ends with that of the next one."""
+        if module is not self._current and module in self._layer_of:
+            self.enter("attention", (), module, (), {})
+        return module is self._current
+
     def leave_attention(self, module: Any, args: Any, output: Any) -> None:
         self._safely(self._leave_attention, module, args, output)
         if self.problem is not None:
@@ -121,8 +129,7 @@ class Generation:
         """Whether the pass is to be followed; ``ids`` [B, L] are fed in it."""
         assert self.follower is not None
         self.busy = True
-        # What a CUDA graph repeats would write into the slots of later requests.
-        if self.closed or (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
+        if self.closed:
             self.busy = False
             return False
         self._fed_now = ids

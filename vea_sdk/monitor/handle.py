@@ -15,7 +15,6 @@ from vea_sdk.adapters import Adapter
 from vea_sdk.capture import interception
 from vea_sdk.capture.interception import CALL, PHASE
 from vea_sdk.capture.layers import LayerSelection, resolve_layers
-from vea_sdk.capture.prompt import PromptTracker
 from vea_sdk.capture.session import adapter_for
 from vea_sdk.capture.tensor_parallel import ranks_of
 from vea_sdk.capture.watch import Queries
@@ -26,6 +25,7 @@ from vea_sdk.monitor.counters import Counters, Tally
 from vea_sdk.monitor.drain import Drain
 from vea_sdk.monitor.generation import Follower, Generation, Place
 from vea_sdk.monitor.hooks import Hooks
+from vea_sdk.monitor.prompt import UnreadPrompt
 from vea_sdk.monitor.ring import Ring
 from vea_sdk.monitor.sampling import check_rate, sampled
 from vea_sdk.monitor.scope import SCOPE, RequestScope, name_rows
@@ -177,7 +177,7 @@ class Monitor:
         generation.places = [
             Place(request.number, request.row, slot, request.name) for request, slot in zip(chosen, slots, strict=False)
         ]
-        generation.prompt = prompt or PromptTracker(self._adapter, None)
+        generation.prompt = prompt or UnreadPrompt(self._adapter, self._ring.width)
         recorder = SlotRecorder(self.layers, self._ring, [(place.row, place.slot) for place in generation.places])
         assisted = phase is not None and phase.name == "assisted"
         queries: Queries = "last" if assisted else "all"  # drafts are fed before it is known whether they stay

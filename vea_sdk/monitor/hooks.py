@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from vea_sdk.adapters import Adapter
+from vea_sdk.capture import interception
 from vea_sdk.capture.watch import StopForward, around, named
 from vea_sdk.monitor.generation import Generation
 from vea_sdk.monitor.lookup import IGNORED, Begin, End, Lookup, ids_in
@@ -72,7 +73,8 @@ class Hooks:
             self._add(adapter.encoder_embedding, self._enter_encoder, None)
         attention = adapter.attention_modules()
         for layer in layers:
-            self._add(attention[layer], self._enter_attention, self._leave_attention)
+            if not interception.uses_interface(attention[layer]):
+                self._add(attention[layer], self._enter_attention, self._leave_attention)
 
     def remove(self) -> None:
         while self._handles:
@@ -100,6 +102,8 @@ class Hooks:
             if here.generation.follower is not None:  # a pass that was torn down, by Ctrl-C for one
                 here.generation.leave_pass()
             here.depth, here.generation = depth, IGNORED
+            if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
+                return  # what a CUDA graph repeats would write into the slots of later requests
             generation = self._lookup.running() or self._lookup.find(named(names, args, kwargs))
             if generation.follower is None:
                 here.generation = generation

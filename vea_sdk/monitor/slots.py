@@ -11,7 +11,7 @@ from torch import Tensor
 from vea_sdk.adapters import AttentionCall
 from vea_sdk.capture.prompt import Step
 from vea_sdk.capture.recorder import Recorder
-from vea_sdk.monitor.ring import FIRST, LAST, NOW, PROMPT, SUM, Ring
+from vea_sdk.monitor.ring import FIRST, LAST, NOW, PROMPT, SUM, Buffers, Ring
 
 
 class SlotRecorder(Recorder):
@@ -27,13 +27,13 @@ class SlotRecorder(Recorder):
         self._run = self._runs[0]  # the one that is being read
         self._kind = PROMPT
         self.fed = 0  # generated tokens so far
-        self._ready: set[torch.device] = set()
+        self._traced: dict[torch.device, list[_Traced]] = {}  # per run; devices whose slots are ready
         self.device_of: dict[int, torch.device] = {}  # of each layer read
         self.too_many = 0  # image tokens, where they are more than a slot holds
 
     def start(self, index: Tensor) -> None:
         super().start(index)
-        self._ready.clear()
+        self._traced.clear()
         self.device_of.clear()
         self.too_many = index.shape[1] if index.shape[1] > self._ring.width else 0
 
@@ -66,20 +66,13 @@ class SlotRecorder(Recorder):
         """Add a generated token to the trace; ``live`` [B]: rows of the batch that have not ended before."""
         if self._kind == PROMPT:
             return
-        for device in self._ready:
-            buffers = self._ring.on(device)
+        for device, runs in self._traced.items():
             here = None if live is None else live.to(device, non_blocking=True)
-            for row, slot, count in self._runs:
-                slots = slice(slot, slot + count)
-                mass, trace, counts = (
-                    buffers.figures[NOW, :, slots, 0],
-                    buffers.trace[:, :, slots],
-                    buffers.counts[slots],
-                )
+            for (row, _, count), traced in zip(self._runs, runs, strict=True):
                 if here is None:
-                    _add(trace, counts, mass, self.fed == 1)
+                    traced.add(first=self.fed == 1)
                 else:
-                    _add_live(trace, counts, mass, here[row : row + count])
+                    traced.add_live(here[row : row + count])
 
     def _index_for(self, dropped: int, device: torch.device) -> Tensor:
         row, _, count = self._run
@@ -89,10 +82,10 @@ class SlotRecorder(Recorder):
         assert self._index is not None
         tokens = self._index.shape[1]
         buffers = self._ring.on(device)
-        if device not in self._ready:
+        if device not in self._traced:
             for _, slot, count in self._runs:
                 buffers.clear(slot, count, tokens)
-            self._ready.add(device)
+            self._traced[device] = [_Traced(buffers, slot, count) for _, slot, count in self._runs]
         _, slot, count = self._run
         number = self.layers.index(layer)
         self.device_of[layer] = device
@@ -101,23 +94,33 @@ class SlotRecorder(Recorder):
         return buffers.rows[slots, row, :tokens], buffers.figures[self._kind, number, slots]
 
 
-def _add(trace: Tensor, counts: Tensor, mass: Tensor, first: bool) -> None:
-    """All rows are alive."""
-    if first:
-        trace.copy_(mass.expand_as(trace))
-    else:
-        trace[SUM].add_(mass)
-        trace[LAST].copy_(mass)
-    counts.add_(1)
+class _Traced:
+    """Views of the ring by which the tokens of neighbouring slots are added up; indexing costs more than adding."""
 
+    def __init__(self, buffers: Buffers, slot: int, count: int) -> None:
+        slots = slice(slot, slot + count)
+        self._mass = buffers.figures[NOW, :, slots, 0]
+        self._all = buffers.trace[:, :, slots]
+        self._first, self._last, self._sum = (self._all[part] for part in (FIRST, LAST, SUM))
+        self._counts = buffers.counts[slots]
 
-def _add_live(trace: Tensor, counts: Tensor, mass: Tensor, live: Tensor) -> None:
-    """Some rows are fed padding until the longest of the batch has ended."""
-    begins = live & (counts == 0)
-    trace[FIRST].copy_(torch.where(begins, mass, trace[FIRST]))
-    trace[LAST].copy_(torch.where(live, mass, trace[LAST]))
-    trace[SUM].copy_(torch.where(begins, mass, torch.where(live, trace[SUM] + mass, trace[SUM])))
-    counts.add_(live)
+    def add(self, first: bool) -> None:
+        """All rows are alive."""
+        if first:
+            self._all.copy_(self._mass.expand_as(self._all))
+        else:
+            self._sum.add_(self._mass)
+            self._last.copy_(self._mass)
+        self._counts.add_(1)
+
+    def add_live(self, live: Tensor) -> None:
+        """Some rows are fed padding until the longest of the batch has ended."""
+        begins = live & (self._counts == 0)
+        self._first.copy_(torch.where(begins, self._mass, self._first))
+        self._last.copy_(torch.where(live, self._mass, self._last))
+        grown = torch.where(live, self._sum + self._mass, self._sum)
+        self._sum.copy_(torch.where(begins, self._mass, grown))
+        self._counts.add_(live)
 
 
 def _runs(places: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
