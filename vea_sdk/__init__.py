@@ -8,6 +8,7 @@ from vea_sdk._native import build_info
 from vea_sdk._version import __version__
 from vea_sdk.capture.session import capture
 from vea_sdk.errors import VeaError
+from vea_sdk.monitor.handle import monitor
 from vea_sdk.profiles import Profile
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ __all__ = [
     "grounding",
     "load",
     "metrics",
+    "monitor",
     "ops",
     "probes",
     "profile",

@@ -2,9 +2,10 @@
 
 Both taps exist only while a session is open. Transformers fetches its attention function through
 ``AttentionInterface.get_interface`` at every call; wrapping what that returns leaves names, masks and the registry
-untouched, and covers submodels that fall back to eager. ``GenerationMixin`` is asked in the same way which part of
-``generate()`` runs: a single token that ends a prompt looks like a generated one from inside the model. The wrappers
-are installed once for all open sessions (counted) and are inert in every context that opened none.
+untouched, and covers submodels that fall back to eager. ``GenerationMixin`` is asked in the same way when
+``generate()`` ends, and which part of it runs: a single token that ends a prompt looks like a generated one from inside
+the model. The wrappers are installed once for all open sessions (counted) and are inert in every context that opened
+none.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from __future__ import annotations
 import inspect
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
 from typing import Any, Literal, Protocol
 
 import torch
@@ -54,6 +55,32 @@ class Phase:
 
 PHASE: ContextVar[Phase | None] = ContextVar("vea_sdk_generation_phase", default=None)
 
+
+class Span:
+    """A stretch of work that others end with: each is told what it raised, if anything, and what it returned."""
+
+    def __init__(self) -> None:
+        self._ends: list[Callable[[BaseException | None, Any], None]] = []
+
+    def at_end(self, call: Callable[[BaseException | None, Any], None]) -> None:
+        self._ends.append(call)
+
+    def end(self, error: BaseException | None, result: Any = None) -> None:
+        while self._ends:
+            self._ends.pop()(error, result)
+
+
+class GenerateCall(Span):
+    """One run of ``generate()``, and the inputs that it was given: some of them never reach the model's forward."""
+
+    def __init__(self, prompts: Any, options: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.inputs = {**options, "input_ids": options.get("input_ids", prompts)}
+        self.kept: dict[int, Any] = {}  # what an observer remembers of this run, by the observer's id
+
+
+CALL: ContextVar[GenerateCall | None] = ContextVar("vea_sdk_generate_call", default=None)
+
 _lock = threading.Lock()
 _open_sessions = 0
 _originals: list[tuple[type, str, Callable[..., Any]]] = []
@@ -73,6 +100,7 @@ def acquire() -> None:
             _wrap(modeling.AttentionInterface, "get_interface", _observing)
             _wrap(modeling.PreTrainedModel, "get_compiled_call", _announcing)
         if generation is not None:
+            _wrap(generation.GenerationMixin, "generate", _calling)
             _wrap(generation.GenerationMixin, "_prefill", lambda original: _telling("prefill", original))
             _wrap(generation.GenerationMixin, "_assisted_decoding", lambda original: _telling("assisted", original))
 
@@ -125,6 +153,24 @@ def _announcing(original: Callable[..., Any]) -> Callable[..., Any]:
         return call
 
     return get_compiled_call
+
+
+def _calling(original: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(original)
+    def generate(self: Any, *args: Any, **kwargs: Any) -> Any:
+        call = GenerateCall(args[0] if args else kwargs.get("inputs"), kwargs)
+        token = CALL.set(call)
+        try:
+            result = original(self, *args, **kwargs)
+        except BaseException as error:
+            call.end(error)
+            raise
+        finally:
+            CALL.reset(token)
+        call.end(None, result)
+        return result
+
+    return generate
 
 
 def _telling(name: Literal["prefill", "assisted"], original: Callable[..., Any]) -> Callable[..., Any]:

@@ -177,8 +177,7 @@ class PromptTracker:
         known = self.image_index if past > 0 and self._continues else None
         found: Tensor | None = None
         try:  # vision states that a later pass brings replace the earlier ones, or follow them in the cache
-            positions = self._adapter.vision_positions if self.cross_attention else self._adapter.prompt_positions
-            found = positions(fed).to(device)
+            found = self._positions(fed).to(device)
         except ImageTokenError as error:
             self.missing = error
             if past > 0 and not self._continues:
@@ -196,6 +195,9 @@ class PromptTracker:
             self.image_index = torch.empty((batch, 0), dtype=torch.int64, device=device)
         if self.image_index.shape[1]:
             self.missing = None
+
+    def _positions(self, fed: Mapping[str, Any]) -> Tensor:
+        return self._adapter.vision_positions(fed) if self.cross_attention else self._adapter.prompt_positions(fed)
 
     def _past_length(self, cache: Any, fed: int) -> int:
         self._continues = False

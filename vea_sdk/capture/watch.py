@@ -77,7 +77,7 @@ class Watch:
         interception.acquire()
         try:
             interception.ACTIVE.set((*interception.ACTIVE.get(), self))
-            for module in _around(self._decoder, self._model):
+            for module in around(self._decoder, self._model):
                 self._hook(module, self._enter_model, self._leave_model)
             if self._decoder is not self._model:
                 self._hook(self._decoder, self._enter_decoder, self._leave_decoder)
@@ -308,7 +308,7 @@ class Watch:
             raise StopForward
 
 
-def _around(decoder: nn.Module, model: nn.Module) -> list[nn.Module]:
+def around(decoder: nn.Module, model: nn.Module) -> list[nn.Module]:
     """The model and its parts around the decoder, any of which may be called; the model alone where there is none."""
     path = next((name for name, module in model.named_modules() if module is decoder), "")
     parts = path.split(".")[:-1]
