@@ -1,0 +1,72 @@
+"""Records and alerts to Prometheus, through prometheus_client."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from vea_sdk.monitor.alerts import Alert
+from vea_sdk.monitor.record import Record
+from vea_sdk.monitor.sinks.optional import needed
+from vea_sdk.monitor.statistics import COUNTS, PER_LAYER, STATISTICS
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+_made: WeakKeyDictionary[CollectorRegistry, dict[str, Any]] = WeakKeyDictionary()
+
+
+class PrometheusSink:
+    """Counters and histograms ``vea_*`` in ``registry``, labelled by model; counted once per record.
+
+    Several sinks, of several monitors, may share a registry: they share the metrics, too. In multiprocess mode
+    (``PROMETHEUS_MULTIPROC_DIR``, set before prometheus_client is imported) all of them add up over processes.
+
+    Args:
+        registry: where the metrics live; by default prometheus_client's own.
+        per_layer: also histograms ``vea_layer_*``, labelled by model and layer: 4 per layer.
+
+    Raises:
+        InvalidInputError: prometheus_client is not installed.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None, *, per_layer: bool = False) -> None:
+        client = needed("prometheus_client", "prometheus")
+        registry = registry or client.REGISTRY
+        self._metrics = _made.setdefault(registry, {})
+        self._per_layer = PER_LAYER if per_layer else ()
+        for count in COUNTS:
+            self._make(client.Counter, count.name, count.help, ["model"], registry)
+        self._make(client.Counter, "alerts", "Alerts opened by a watch.", ["model", "alert"], registry)
+        for one in STATISTICS:
+            options = {"buckets": one.buckets, "unit": one.unit}
+            self._make(client.Histogram, one.name, one.help, ["model"], registry, **options)
+        for one, _ in self._per_layer:
+            options = {"buckets": one.buckets, "unit": one.unit}
+            self._make(
+                client.Histogram, f"layer_{one.name}", f"{one.help} Per layer.", ["model", "layer"], registry, **options
+            )
+
+    def write(self, record: Record) -> None:
+        """Count the request and what is known of it."""
+        for count in COUNTS:
+            self._metrics[count.name].labels(record.model).inc(count.of(record))
+        for one in STATISTICS:
+            if (value := one.read(record)) is not None:
+                self._metrics[one.name].labels(record.model).observe(value)
+        for one, figure in self._per_layer:
+            for layer in record.per_layer:
+                if (value := figure(layer)) is not None:
+                    self._metrics[f"layer_{one.name}"].labels(record.model, layer.layer).observe(value)
+
+    def alert(self, alert: Alert) -> None:
+        """Count an alert that opens, for ``Watch(on_alert=sink.alert)``; the label ``alert`` has five values."""
+        if alert.state == "firing":
+            self._metrics["alerts"].labels(alert.model, alert.kind).inc()
+
+    def close(self) -> None:
+        """The metrics stay: the last requests are still to be scraped."""
+
+    def _make(self, kind: Any, name: str, text: str, labels: list[str], registry: Any, **options: Any) -> None:
+        if name not in self._metrics:
+            self._metrics[name] = kind(name, text, labels, namespace="vea", registry=registry, **options)
