@@ -10,6 +10,7 @@ from vea_sdk.cli.ask import ask, attend
 from vea_sdk.cli.bench import bench
 from vea_sdk.cli.demo import demo
 from vea_sdk.cli.doctor import doctor
+from vea_sdk.cli.watch import watch
 from vea_sdk.errors import VeaError
 
 app = typer.Typer(
@@ -19,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, ask, attend, doctor, bench):
+for command in (demo, ask, attend, doctor, bench, watch):
     app.command()(command)
 
 

@@ -52,7 +52,7 @@ class Watch:
         window: int = 1000,
         *,
         recent: int = 20,
-        votes: int = 4,
+        votes: int = 5,
         tail: float = 0.01,
         min_history: int = 200,
         psi: float = 0.25,

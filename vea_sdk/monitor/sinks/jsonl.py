@@ -16,8 +16,8 @@ from vea_sdk.monitor.record import Record
 class JsonLinesSink:
     """Appends one line per record to ``path``; a full file becomes ``path.1``, that one ``path.2``, and so on.
 
-    The file is opened, locked and closed for each record, about 30 µs. So several processes, forked ones among them,
-    share one file, somebody else may move it away (logrotate), and there is nothing to flush. Rotation renames
+    The file is opened, locked and closed for each record. So several processes, forked ones among them, share one
+    file, somebody else may move it away (logrotate), and there is nothing to flush. Rotation renames
     (``os.replace``) and never copies. A line that does not fit on the disk is taken back whole, and the error raised.
 
     Args:

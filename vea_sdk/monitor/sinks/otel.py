@@ -28,8 +28,8 @@ class OpenTelemetrySink:
     had. :meth:`begin`, called on the request's own thread, notes the context it belongs to; without it the span has
     no parent. Names follow the GenAI semantic conventions (``gen_ai.*``), own ones begin with ``vea.``.
 
-    Metrics: ``gen_ai.server.request.duration``, ``gen_ai.client.token.usage``, a histogram ``vea.<statistic>`` each,
-    counters ``vea.requests``, ``vea.dropped``, ``vea.failed``, ``vea.nan``, ``vea.alerts``. Only sampled requests count.
+    Metrics of the sampled requests: ``gen_ai.server.request.duration``, ``gen_ai.client.token.usage``, a histogram
+    ``vea.<statistic>`` each, counters ``vea.requests``, ``vea.dropped``, ``vea.failed``, ``vea.nan``, ``vea.alerts``.
 
     Args:
         tracer_provider, meter_provider: by default the global ones.
@@ -46,14 +46,12 @@ class OpenTelemetrySink:
         *,
         provider: str = "transformers",
     ) -> None:
-        from vea_sdk import __version__
-
         self._trace = needed("opentelemetry.trace", "otel")
         self._context = needed("opentelemetry.context", "otel")
         self._provider = provider
         self._begun: OrderedDict[str, Any] = OrderedDict()
-        self._tracer = self._trace.get_tracer("vea_sdk", __version__, tracer_provider)
-        meter = needed("opentelemetry.metrics", "otel").get_meter("vea_sdk", __version__, meter_provider)
+        self._tracer = self._trace.get_tracer("vea_sdk", tracer_provider=tracer_provider)
+        meter = needed("opentelemetry.metrics", "otel").get_meter("vea_sdk", meter_provider=meter_provider)
         self._counters = {one.name: meter.create_counter(f"vea.{one.name}", "1", one.help) for one in COUNTS}
         self._alerts = meter.create_counter("vea.alerts")
         self._seconds = meter.create_histogram(

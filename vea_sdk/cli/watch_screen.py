@@ -1,0 +1,102 @@
+"""What ``vea watch`` follows, and how it looks on a terminal."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from vea_sdk.monitor.record import Record
+from vea_sdk.monitor.statistics import STATISTICS
+from vea_sdk.monitor.tail import Tail
+from vea_sdk.monitor.watch import Watch
+
+_SHOWN = ("image_mass", "rapt_image", "entropy_ratio", "peak", "agreement", "request")  # of each record
+
+
+class Follower:
+    """A tail whose records go through a watch."""
+
+    def __init__(self, file: Path, window: int, rows: int, rotated: bool) -> None:
+        self.tail = Tail(file, rotated)
+        self.watch = Watch(window, min_history=min(200, window))
+        self.last: deque[Record] = deque(maxlen=rows)
+
+    def read(self) -> bool:
+        """Take in what came; whether anything did."""
+        before = self.tail.wrong_lines
+        found = False
+        for record in self.tail.poll():
+            self.watch.write(record)
+            self.last.append(record)
+            found = True
+        return found or self.tail.wrong_lines > before
+
+    def summary(self) -> dict[str, Any]:
+        """For machines: the watch's summary, and what the file had that is no record."""
+        tail = self.tail
+        own = {"file": str(tail.path), "wrong_lines": tail.wrong_lines, "wrong": list(tail.wrong), "gaps": tail.gaps}
+        return own | self.watch.summary()
+
+
+def screen(follower: Follower) -> RenderableType:
+    """Counts, quantiles per model, the last records, alerts."""
+    summary = follower.summary()
+    parts: list[RenderableType] = [_head(summary)]
+    parts += [_quantiles(model, fields) for model, fields in summary["models"].items()]
+    parts += [_records(follower.last), *map(_alert, summary["alerts"][-5:])]
+    return Group(*parts)
+
+
+def _head(summary: dict[str, Any]) -> Text:
+    text = Text(summary["file"], style="bold")
+    if summary["wrong_lines"]:
+        text.append(f"   {summary['wrong_lines']} wrong lines, the last: {summary['wrong'][-1]}", style="red")
+    if summary["gaps"]:
+        text.append(f"   rotated away unread: {summary['gaps']} times", style="red")
+    return text
+
+
+def _quantiles(model: str, fields: dict[str, Any]) -> Table:
+    counts = ", ".join(f"{fields[name]} {name}" for name in ("requests", "dropped", "failed", "nan"))
+    table = Table(title=Text(f"{model}: {counts}"), title_justify="left", expand=False)
+    table.add_column("statistic")
+    for name in ("last", "p1", "p50", "p99", "PSI"):
+        table.add_column(name, justify="right")
+    for name, values in fields["statistics"].items():
+        if values["count"]:
+            table.add_row(name, *(_number(values[key]) for key in ("last", "p1", "p50", "p99", "psi")))
+    return table
+
+
+def _records(records: deque[Record]) -> Table:
+    table = Table(title="last requests", title_justify="left")
+    for name in ("time", "request", "state"):
+        table.add_column(name, overflow="fold")
+    shown = [one for one in STATISTICS if one.name in _SHOWN]
+    for one in shown:
+        table.add_column(f"{one.name} {one.unit}".strip(), justify="right")
+    for record in reversed(records):
+        state = "dropped" if record.dropped else f"NaN {record.nan}" if record.nan else record.finished
+        style = "" if state == "ended" else "red"
+        when = time.strftime("%H:%M:%S", time.localtime(record.time))
+        table.add_row(
+            when, escape(record.request), escape(state), *(_number(one.read(record)) for one in shown), style=style
+        )
+    return table
+
+
+def _alert(alert: dict[str, Any]) -> Text:
+    when = time.strftime("%H:%M:%S", time.localtime(alert["time"]))
+    line = f"{when} {alert['kind']} {alert['state']}: {alert['model']}, {alert['statistic']} {_number(alert['value'])}"
+    return Text(f"{line}, limit {_number(alert['limit'])}", style="red" if alert["state"] == "firing" else "green")
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
