@@ -46,11 +46,10 @@ class Follower:
 
 
 def screen(follower: Follower) -> RenderableType:
-    """Counts, quantiles per model, the last records, alerts."""
+    """Alerts, the last records, quantiles per model; a low terminal cuts the end off."""
     summary = follower.summary()
-    parts: list[RenderableType] = [_head(summary)]
+    parts: list[RenderableType] = [_head(summary), *map(_alert, summary["alerts"][-5:]), _records(follower.last)]
     parts += [_quantiles(model, fields) for model, fields in summary["models"].items()]
-    parts += [_records(follower.last), *map(_alert, summary["alerts"][-5:])]
     return Group(*parts)
 
 
@@ -69,9 +68,10 @@ def _quantiles(model: str, fields: dict[str, Any]) -> Table:
     table.add_column("statistic")
     for name in ("last", "p1", "p50", "p99", "PSI"):
         table.add_column(name, justify="right")
-    for name, values in fields["statistics"].items():
+    for one in STATISTICS:
+        values = fields["statistics"][one.name]
         if values["count"]:
-            table.add_row(name, *(_number(values[key]) for key in ("last", "p1", "p50", "p99", "psi")))
+            table.add_row(one.title, *(_number(values[key]) for key in ("last", "p1", "p50", "p99", "psi")))
     return table
 
 
@@ -81,7 +81,7 @@ def _records(records: deque[Record]) -> Table:
         table.add_column(name, overflow="fold")
     shown = [one for one in STATISTICS if one.name in _SHOWN]
     for one in shown:
-        table.add_column(f"{one.name} {one.unit}".strip(), justify="right")
+        table.add_column(one.title, justify="right")
     for record in reversed(records):
         state = "dropped" if record.dropped else f"NaN {record.nan}" if record.nan else record.finished
         style = "" if state == "ended" else "red"

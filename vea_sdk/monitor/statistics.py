@@ -24,6 +24,11 @@ class Statistic:
     of: Callable[[Record], float | None]
     unit: str = ""  # empty for a share or a ratio
 
+    @property
+    def title(self) -> str:
+        """Name and unit, for people."""
+        return f"{self.name} {self.unit}".rstrip()
+
     def read(self, record: Record) -> float | None:
         """The value; None where it is undefined: no image, one layer only, NaN, a dropped record."""
         value = self.of(record)

@@ -1,0 +1,114 @@
+"""The dashboard and the alert rules of docs/monitoring, against the metrics that are really exported."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from records import record
+
+from vea_sdk.monitor.alerts import Alert
+from vea_sdk.monitor.sinks import PrometheusSink
+
+FOLDER = Path(__file__).parents[1] / "docs" / "monitoring"
+
+
+@pytest.fixture(scope="module")
+def exported() -> dict[str, set[str]]:
+    """Sample names and their labels, from a scrape."""
+    client = pytest.importorskip("prometheus_client")
+    from prometheus_client.parser import text_string_to_metric_families
+
+    registry = client.CollectorRegistry()
+    sink = PrometheusSink(registry, per_layer=True)
+    sink.write(record(0))
+    sink.alert(Alert("nan", "firing", "tiny", "nan", 1, 0, "r0", 0.0))
+    families = text_string_to_metric_families(client.generate_latest(registry).decode())
+    samples = [sample for family in families for sample in family.samples]
+    return {sample.name: set(sample.labels) for sample in samples if not sample.name.endswith("_created")}
+
+
+def dashboard() -> Any:
+    return json.loads((FOLDER / "grafana.json").read_text())
+
+
+def dashboard_queries() -> list[str]:
+    return [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
+
+
+def rules() -> list[dict[str, Any]]:
+    yaml = pytest.importorskip("yaml")
+    [group] = yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"]
+    return list(group["rules"])
+
+
+def metrics(query: str) -> set[str]:
+    return set(re.findall(r"\bvea_\w+", query))
+
+
+def test_the_dashboard_shows_every_metric_and_no_other(exported: dict[str, set[str]]) -> None:
+    shown = set().union(*map(metrics, dashboard_queries()))
+    assert shown <= set(exported)
+    families = {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in exported}
+    assert {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in shown} == families
+    assert metrics(json.dumps(dashboard()["templating"])) <= set(exported)
+
+
+def test_the_dashboard_is_laid_out_without_overlap() -> None:
+    panels = dashboard()["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    cells = [
+        (place["x"] + i, place["y"] + j)
+        for place in (panel["gridPos"] for panel in panels)
+        for i in range(place["w"])
+        for j in range(place["h"])
+    ]
+    assert len(set(cells)) == len(cells)
+    assert max(x for x, _ in cells) < 24
+
+
+def test_queries_group_by_labels_that_exist(exported: dict[str, set[str]]) -> None:
+    for query in [*dashboard_queries(), *(rule["expr"] for rule in rules())]:
+        known = set().union(*(exported[name] for name in metrics(query)))
+        for labels in re.findall(r"by \(([^)]*)\)", query):
+            assert set(re.split(r", *", labels)) <= known, query
+
+
+def test_the_rules_use_exported_metrics(exported: dict[str, set[str]]) -> None:
+    found = rules()
+    assert len({rule["alert"] for rule in found}) == len(found)
+    for rule in found:
+        assert metrics(rule["expr"])
+        assert metrics(rule["expr"]) <= set(exported)
+        assert rule["labels"]["severity"] in ("info", "warning", "critical")
+        assert rule["annotations"]["summary"]
+
+
+def test_promtool_accepts_rules_and_queries(tmp_path: Path) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool (package prometheus) is not installed")
+    queries = [re.sub(r"\$__(rate_interval|range)", "5m", query) for query in dashboard_queries()]
+    recorded = [{"record": f"panel:{i}", "expr": query} for i, query in enumerate(queries)]
+    panels = tmp_path / "panels.yml"
+    panels.write_text(json.dumps({"groups": [{"name": "panels", "rules": recorded}]}))  # JSON is YAML
+    for path in (FOLDER / "alerts.yml", panels):
+        done = subprocess.run([promtool, "check", "rules", str(path)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_promtool_accepts_the_metrics() -> None:
+    client = pytest.importorskip("prometheus_client")
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool (package prometheus) is not installed")
+    registry = client.CollectorRegistry()
+    PrometheusSink(registry, per_layer=True).write(record(0))
+    text = client.generate_latest(registry).decode()
+    done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
