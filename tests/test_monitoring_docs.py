@@ -89,26 +89,67 @@ def test_the_rules_use_exported_metrics(exported: dict[str, set[str]]) -> None:
         assert rule["annotations"]["summary"]
 
 
-def test_promtool_accepts_rules_and_queries(tmp_path: Path) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
+def promtool(*arguments: object, text: str | None = None) -> None:
+    command = shutil.which("promtool")
+    if command is None:
         pytest.skip("promtool (package prometheus) is not installed")
+    done = subprocess.run([command, *map(str, arguments)], input=text, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_promtool_accepts_rules_and_queries(tmp_path: Path) -> None:
     queries = [re.sub(r"\$__(rate_interval|range)", "5m", query) for query in dashboard_queries()]
     recorded = [{"record": f"panel:{i}", "expr": query} for i, query in enumerate(queries)]
     panels = tmp_path / "panels.yml"
     panels.write_text(json.dumps({"groups": [{"name": "panels", "rules": recorded}]}))  # JSON is YAML
-    for path in (FOLDER / "alerts.yml", panels):
-        done = subprocess.run([promtool, "check", "rules", str(path)], capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
+    promtool("check", "rules", FOLDER / "alerts.yml", panels)
 
 
 def test_promtool_accepts_the_metrics() -> None:
     client = pytest.importorskip("prometheus_client")
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool (package prometheus) is not installed")
     registry = client.CollectorRegistry()
     PrometheusSink(registry, per_layer=True).write(record(0))
-    text = client.generate_latest(registry).decode()
-    done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    promtool("check", "metrics", text=client.generate_latest(registry).decode())
+
+
+def test_promtool_fires_the_rules_when_it_should(tmp_path: Path) -> None:
+    """On the third of three days all attention leaves the image; within an hour there are NaN, and dropped requests."""
+    steady, moved = "0+100x432", "0x287 0+100x144"
+    series = {
+        'vea_image_mass_bucket{model="m",le="0.1"}': moved,
+        'vea_image_mass_bucket{model="m",le="0.5"}': steady,
+        'vea_image_mass_bucket{model="m",le="+Inf"}': steady,
+        'vea_image_mass_bucket{model="calm",le="0.5"}': steady,
+        'vea_image_mass_bucket{model="calm",le="+Inf"}': steady,
+    }
+    minutes = {
+        'vea_nan_total{model="m"}': "0x20 1x40",
+        'vea_requests_total{model="m"}': "0+10x60",
+        'vea_dropped_total{model="m"}': "0x20 0+2x40",
+    }
+
+    def fired(rule: str, at: str, expected: bool) -> dict[str, Any]:
+        [found] = [one for one in rules() if one["alert"] == rule]
+        labels = {"model": "m", "severity": found["labels"]["severity"]}
+        return {"eval_time": at, "alertname": rule, "exp_alerts": [{"exp_labels": labels}] if expected else []}
+
+    def case(interval: str, values: dict[str, str], *expected: dict[str, Any]) -> dict[str, Any]:
+        inputs = [{"series": name, "values": points} for name, points in values.items()]
+        return {"interval": interval, "input_series": inputs, "alert_rule_test": list(expected)}
+
+    bare = [{name: rule[name] for name in ("alert", "expr", "for", "labels") if name in rule} for rule in rules()]
+    (tmp_path / "rules.yml").write_text(json.dumps({"groups": [{"name": "vea", "rules": bare}]}))
+    tests = [
+        case("10m", series, fired("VeaImageIgnored", "47h", False), fired("VeaImageIgnored", "52h", True)),
+        case(
+            "1m",
+            minutes,
+            fired("VeaNaN", "15m", False),
+            fired("VeaNaN", "25m", True),
+            fired("VeaNaN", "45m", False),
+            fired("VeaDropped", "20m", False),
+            fired("VeaDropped", "50m", True),
+        ),
+    ]
+    (tmp_path / "test.yml").write_text(json.dumps({"rule_files": ["rules.yml"], "tests": tests}))
+    promtool("test", "rules", tmp_path / "test.yml")

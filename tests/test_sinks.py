@@ -101,6 +101,7 @@ def test_prometheus_counts_each_request_once(registry: Any) -> None:
     sink.alert(RESOLVED)
     sink.close()
     families = scraped(registry)
+    assert value(families, "vea_alerts", "vea_alerts_total", model="tiny", alert="nan") == 0
     for name, count in {"requests": 4, "nan": 1, "dropped": 1, "failed": 1}.items():
         assert value(families, f"vea_{name}", f"vea_{name}_total", model="tiny") == count
     assert value(families, "vea_alerts", "vea_alerts_total", model="tiny", alert="drift") == 1
@@ -113,7 +114,7 @@ def test_prometheus_labels_are_bounded(registry: Any) -> None:
         sink.write(one)
     families = scraped(registry)
     labels = {name for family in families.values() for sample in family.samples for name in sample.labels}
-    assert labels == {"model", "layer", "le"}
+    assert labels == {"model", "layer", "le", "alert"}
     layers = {s.labels["layer"] for s in families["vea_layer_peak"].samples}
     assert layers == {"2", "3"}
     assert value(families, "vea_layer_peak", "vea_layer_peak_sum", layer="2") == pytest.approx(50 * 0.2)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 from weakref import WeakKeyDictionary
 
-from vea_sdk.monitor.alerts import Alert
+from vea_sdk.monitor.alerts import Alert, Kind
 from vea_sdk.monitor.record import Record
 from vea_sdk.monitor.sinks.optional import needed
 from vea_sdk.monitor.statistics import COUNTS, PER_LAYER, STATISTICS
@@ -34,6 +34,7 @@ class PrometheusSink:
         client = needed("prometheus_client", "prometheus")
         registry = registry or client.REGISTRY
         self._metrics = _made.setdefault(registry, {})
+        self._seen: set[str] = set()
         self._per_layer = PER_LAYER if per_layer else ()
         for count in COUNTS:
             self._make(client.Counter, count.name, count.help, ["model"], registry)
@@ -49,6 +50,10 @@ class PrometheusSink:
 
     def write(self, record: Record) -> None:
         """Count the request and what is known of it."""
+        if record.model not in self._seen:  # a counter that begins at 1 has no increase() that a rule could see
+            self._seen.add(record.model)
+            for kind in get_args(Kind):
+                self._metrics["alerts"].labels(record.model, kind)
         for count in COUNTS:
             self._metrics[count.name].labels(record.model).inc(count.of(record))
         for one in STATISTICS:
