@@ -16,6 +16,7 @@ from vea_sdk.monitor.alerts import Alert
 from vea_sdk.monitor.sinks import PrometheusSink
 
 FOLDER = Path(__file__).parents[1] / "docs" / "monitoring"
+PAGE = FOLDER.with_suffix(".md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,33 @@ def test_the_dashboard_shows_every_metric_and_no_other(exported: dict[str, set[s
     families = {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in exported}
     assert {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in shown} == families
     assert metrics(json.dumps(dashboard()["templating"])) <= set(exported)
+
+
+def test_the_page_names_every_metric(exported: dict[str, set[str]]) -> None:
+    table = PAGE.split("## Metrics")[1].split("##")[0]
+    named = {f"vea_{name}" for name in re.findall(r"`(\w+)(?:\{\w+\})?`", table)}
+    assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in exported} <= named
+
+
+def test_the_page_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("prometheus_client")
+    pytest.importorskip("opentelemetry")
+    monkeypatch.chdir(tmp_path)
+    for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
+        names: dict[str, Any] = {}
+        exec(block, names)
+        for sink in names["sinks"]:
+            sink.write(record(0))
+            sink.close()
+
+
+def test_the_page_shows_the_lines_that_the_servers_have() -> None:
+    lines = re.findall(r"^    (monitor = .*|.*make_asgi_app.*)$", PAGE, re.MULTILINE)
+    assert len(lines) == 2
+    for script, model in (("server.py", "model"), ("transformers_serve.py", "loaded.model")):
+        text = (FOLDER / script).read_text(encoding="utf-8")
+        assert lines[0].replace("monitor(model", f"monitor({model}") in text
+        assert lines[1].removeprefix("app") in text
 
 
 def test_the_dashboard_is_laid_out_without_overlap() -> None:

@@ -117,6 +117,12 @@ def test_a_full_disk_raises_and_leaves_no_half_line(tmp_path: Path) -> None:
     assert requests(path) == [*kept, "r10"]
 
 
+def test_a_device_without_space_raises_its_own_error() -> None:
+    with pytest.raises(OSError, match="No space left") as caught:
+        JsonLinesSink("/dev/full").write(record(0))
+    assert caught.value.errno == errno.ENOSPC
+
+
 def write_many(path: Path, start: int) -> None:
     sink = JsonLinesSink(path, max_bytes=20_000, keep=50)
     for i in range(start, start + 100):

@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vea_sdk.errors import InvalidInputError
@@ -87,8 +87,9 @@ class JsonLinesSink:
                 left = left[os.write(file, left) :]
             if self._fsync:
                 os.fsync(file)
-        except OSError:
-            os.ftruncate(file, size)
+        except BaseException:
+            with suppress(OSError):  # a device that is no file
+                os.ftruncate(file, size)
             raise
 
     def _rotate(self) -> None:
