@@ -145,7 +145,7 @@ def test_a_table_for_people(path: Path) -> None:
     sink.write(record(3, nan=2, model="org/[bold]name", request="[red]id[/red]"))
     result = vea("watch", path, "--once", "--rows", 2)
     assert result.exit_code == 0, result.stderr
-    for text in ("org/[bold]name", "4 requests", "image_mass", "0.4", "NaN 2", "nan firing"):
+    for text in ("org/[bold]name", "4 requests", "image mass", "0.4", "NaN 2", "nan firing"):
         assert text in result.stdout
     assert "r1" not in result.stdout
 

@@ -7,6 +7,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -17,7 +18,7 @@ from vea_sdk.monitor.statistics import STATISTICS
 from vea_sdk.monitor.tail import Tail
 from vea_sdk.monitor.watch import Watch
 
-_SHOWN = ("image_mass", "rapt_image", "entropy_ratio", "peak", "agreement", "request")  # of each record
+_SHOWN = ("image_mass", "rapt_image", "entropy_ratio", "agreement", "request")  # of each record
 
 
 class Follower:
@@ -64,7 +65,7 @@ def _head(summary: dict[str, Any]) -> Text:
 
 def _quantiles(model: str, fields: dict[str, Any]) -> Table:
     counts = ", ".join(f"{fields[name]} {name}" for name in ("requests", "dropped", "failed", "nan"))
-    table = Table(title=Text(f"{model}: {counts}"), title_justify="left", expand=False)
+    table = Table(title=Text(f"{model}: {counts}"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("statistic")
     for name in ("last", "p1", "p50", "p99", "PSI"):
         table.add_column(name, justify="right")
@@ -76,9 +77,9 @@ def _quantiles(model: str, fields: dict[str, Any]) -> Table:
 
 
 def _records(records: deque[Record]) -> Table:
-    table = Table(title="last requests", title_justify="left")
+    table = Table(title="last requests", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("time", "request", "state"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, no_wrap=True)
     shown = [one for one in STATISTICS if one.name in _SHOWN]
     for one in shown:
         table.add_column(one.title, justify="right")

@@ -27,7 +27,7 @@ class Statistic:
     @property
     def title(self) -> str:
         """Name and unit, for people."""
-        return f"{self.name} {self.unit}".rstrip()
+        return f"{self.name} {self.unit}".replace("_", " ").rstrip()
 
     def read(self, record: Record) -> float | None:
         """The value; None where it is undefined: no image, one layer only, NaN, a dropped record."""
