@@ -82,7 +82,7 @@ def _records(records: deque[Record]) -> Table:
         table.add_column(name, no_wrap=True)
     shown = [one for one in STATISTICS if one.name in _SHOWN]
     for one in shown:
-        table.add_column(one.title, justify="right")
+        table.add_column(one.title, justify="right", min_width=max(map(len, one.title.split())))
     for record in reversed(records):
         state = "dropped" if record.dropped else f"NaN {record.nan}" if record.nan else record.finished
         style = "" if state == "ended" else "red"
