@@ -18,7 +18,7 @@ from vea_sdk.monitor.statistics import STATISTICS
 from vea_sdk.monitor.tail import Tail
 from vea_sdk.monitor.watch import Watch
 
-_SHOWN = ("image_mass", "rapt_image", "entropy_ratio", "agreement", "request")  # of each record
+_SHOWN = ("image_mass", "entropy_ratio", "agreement", "request")  # of each record
 
 
 class Follower:
