@@ -34,7 +34,7 @@ def record(number: int = 0, mass: float | None = 0.4, **fields: Any) -> Record:
         "spikes": 1,
         "border_share": 0.3,
         "trace": (0.4, 0.3, 0.2),
-        "timings": {"total": 0.25},
+        "timings": {"prefill": 0.05, "total": 0.25, "monitor": 0.0008},
     }
     return Record(**(known | fields))
 

@@ -243,6 +243,8 @@ def test_otel_metrics(otel: Any) -> None:
     assert tuple(mass.explicit_bounds) == STATISTICS[0].buckets
     [seconds] = found[names.GEN_AI_SERVER_REQUEST_DURATION].data.data_points
     assert (seconds.count, seconds.sum, seconds.explicit_bounds[0]) == (100, pytest.approx(25.0), 0.01)
+    [first] = found[names.GEN_AI_SERVER_TIME_TO_FIRST_TOKEN].data.data_points
+    assert first.sum == pytest.approx(5.0)
     tokens = {p.attributes["gen_ai.token.type"]: p for p in found[names.GEN_AI_CLIENT_TOKEN_USAGE].data.data_points}
     assert {kind: point.sum for kind, point in tokens.items()} == {"input": 8000, "output": 800}
     [requests], [alerts] = (found[name].data.data_points for name in ("vea.requests", "vea.alerts"))

@@ -220,6 +220,7 @@ def test_every_callback_is_called_and_the_first_error_raised() -> None:
         ({"tail": 0.5}, "tail=0.5"),
         ({"psi": 0.0}, "psi=0.0"),
         ({"cooldown": -1.0}, "cooldown=-1.0"),
+        ({"reference": [record(0)]}, "reference holds 1 records of 'tiny'"),
     ],
 )
 def test_options_out_of_range(options: dict[str, Any], message: str) -> None:

@@ -79,7 +79,7 @@ def _quantiles(model: str, fields: dict[str, Any]) -> Table:
 def _records(records: deque[Record]) -> Table:
     table = Table(title="last requests", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("time", "request", "state"):
-        table.add_column(name, no_wrap=True, max_width=20)  # of a UUID, half says which
+        table.add_column(name, no_wrap=True, max_width=14)  # the start of a UUID says which
     shown = [one for one in STATISTICS if one.name in _SHOWN]
     for one in shown:
         table.add_column(one.title, justify="right", min_width=max(map(len, one.title.split())))

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from vea_sdk.monitor.alerts import Alert, Kind, Switch
 from vea_sdk.monitor.record import Record
 from vea_sdk.monitor.rolling import Reference, Rolling
@@ -15,6 +17,7 @@ from vea_sdk.monitor.statistics import COUNTS, STATISTICS, Statistic
 _LOW: dict[Kind, str] = {"image_ignored": "image_mass", "layers_disagree": "agreement"}
 _HIGH: dict[Kind, str] = {"attention_scattered": "entropy_ratio"}
 
+_SHOWN = (0.01, 0.5, 0.99)
 _CHECKS = 10  # how often drift is computed within one window
 
 
@@ -52,12 +55,12 @@ class _Followed:
             self.past.add(self._waiting.popleft())
             self._since += 1
 
-    def everything(self) -> Rolling:
-        """The last values, those that have not entered the past among them."""
-        values = Rolling(self.limits.window)
-        for value in (*self.past, *self._waiting):
-            values.add(value)
-        return values
+    def summary(self) -> dict[str, float | None]:
+        """Quantiles of the last values, those that have not entered the past among them."""
+        values = [*self.past, *self._waiting][-self.limits.window :]
+        quantiles = np.quantile(values, _SHOWN).tolist() if values else [None] * len(_SHOWN)
+        named = {f"p{round(100 * q)}": value for q, value in zip(_SHOWN, quantiles, strict=True)}
+        return {"count": len(values), "last": self.last} | named | {"psi": self.psi}
 
     def drifted(self, record: Record) -> Alert | None:
         """Compare the present window with the reference, every tenth of a window."""
@@ -120,7 +123,7 @@ class History:
             followed.rebase()
 
     def summary(self) -> dict[str, Any]:
-        return self._counts | {"statistics": {name: _summary(one) for name, one in self._followed.items()}}
+        return self._counts | {"statistics": {name: one.summary() for name, one in self._followed.items()}}
 
     def _compare(self, kind: Kind, record: Record) -> Alert | None:
         followed = self._followed[(_LOW | _HIGH)[kind]]
@@ -130,9 +133,3 @@ class History:
         limit = followed.past.quantile(1 - self._limits.tail if kind in _HIGH else self._limits.tail)
         unusual = value > limit if kind in _HIGH else value < limit
         return self._switches[kind].vote(unusual, record, value, limit)
-
-
-def _summary(followed: _Followed) -> dict[str, Any]:
-    values = followed.everything()
-    quantiles = {f"p{round(100 * q)}": values.quantile(q) if len(values) else None for q in (0.01, 0.5, 0.99)}
-    return {"count": len(values), "last": followed.last} | quantiles | {"psi": followed.psi}

@@ -12,6 +12,7 @@ _SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 
 _FOLDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 1.0, 1.25, 2.0, 5.0, 10.0, 20.0, 50.0)
 _NATS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 5.5, 6.0, 6.5, 7.0, 7.5, 8.0, 9.0, 10.0)
 _SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+_FINE = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # seconds
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,9 @@ STATISTICS = (
         _SHARES,
         lambda r: r.trace[1] if r.trace else None,
     ),
-    Statistic("request", "Time from the prompt to the end.", _SECONDS, lambda r: r.timings.get("total"), "seconds"),
+    Statistic("request", "From the prompt to the end.", _SECONDS, lambda r: r.timings.get("total"), "seconds"),
+    Statistic("prefill", "From the prompt to its last token.", _SECONDS, lambda r: r.timings.get("prefill"), "seconds"),
+    Statistic("monitor", "Of the request, spent watching.", _FINE, lambda r: r.timings.get("monitor"), "seconds"),
 )
 
 

@@ -44,7 +44,7 @@ class Watch:
         reference: records to compare with, such as those of last week's file.
 
     Raises:
-        InvalidInputError: an option out of range.
+        InvalidInputError: an option out of range, or a reference of fewer than ``min_history`` records.
     """
 
     def __init__(
@@ -122,4 +122,8 @@ class Watch:
         for record in records:
             by_model.setdefault(record.model, []).append(record)
         for model, own in by_model.items():
+            if len(own) < (least := self._limits.min_history):
+                raise InvalidInputError(
+                    f"reference holds {len(own)} records of {model!r}; min_history={least} are needed."
+                )
             self._models[model] = History(self._limits, own)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 OPERATION = "generate_content"  # GenAI conventions' name for generation from several modalities
 _TOKENS = tuple(4**i for i in range(14))  # boundaries that the conventions advise
 _SECONDS = tuple(0.01 * 2**i for i in range(14))
+_FIRST = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 _UNITS = {"": "1", "nats": "nat", "seconds": "s"}
 _REMEMBERED = 4096  # requests whose span is awaited; beyond it the oldest becomes a span without parent
 
@@ -28,8 +29,8 @@ class OpenTelemetrySink:
     had. :meth:`begin`, called on the request's own thread, notes the context it belongs to; without it the span has
     no parent. Names follow the GenAI semantic conventions (``gen_ai.*``), own ones begin with ``vea.``.
 
-    Metrics of the sampled requests: ``gen_ai.server.request.duration``, ``gen_ai.client.token.usage``, a histogram
-    ``vea.<statistic>`` each, counters ``vea.requests``, ``vea.dropped``, ``vea.failed``, ``vea.nan``, ``vea.alerts``.
+    Metrics of the sampled requests: ``gen_ai.server.request.duration``, ``gen_ai.server.time_to_first_token``,
+    ``gen_ai.client.token.usage``, a histogram ``vea.<statistic>`` each, and counters such as ``vea.requests``.
 
     Args:
         tracer_provider, meter_provider: by default the global ones.
@@ -54,9 +55,13 @@ class OpenTelemetrySink:
         meter = needed("opentelemetry.metrics", "otel").get_meter("vea_sdk", meter_provider=meter_provider)
         self._counters = {one.name: meter.create_counter(f"vea.{one.name}", "1", one.help) for one in COUNTS}
         self._alerts = meter.create_counter("vea.alerts")
-        self._seconds = meter.create_histogram(
-            "gen_ai.server.request.duration", "s", explicit_bucket_boundaries_advisory=_SECONDS
-        )
+        self._seconds = {
+            timing: meter.create_histogram(f"gen_ai.server.{name}", "s", explicit_bucket_boundaries_advisory=bounds)
+            for timing, name, bounds in (
+                ("total", "request.duration", _SECONDS),
+                ("prefill", "time_to_first_token", _FIRST),
+            )
+        }
         self._tokens = meter.create_histogram(
             "gen_ai.client.token.usage", "{token}", explicit_bucket_boundaries_advisory=_TOKENS
         )
@@ -110,8 +115,9 @@ class OpenTelemetrySink:
         for count in COUNTS:
             if count.of(record):
                 self._counters[count.name].add(1, labels, context)
-        if "total" in record.timings:
-            self._seconds.record(record.timings["total"], labels, context)
+        for name, seconds in self._seconds.items():
+            if name in record.timings:
+                seconds.record(record.timings[name], labels, context)
         for kind, tokens in (("input", record.prompt_tokens), ("output", record.generated_tokens)):
             self._tokens.record(tokens, labels | {"gen_ai.token.type": kind}, context)
         for one in STATISTICS:
