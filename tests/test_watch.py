@@ -162,6 +162,11 @@ def test_drift_is_found_and_named() -> None:
     assert not [alert for alert in watch.firing if alert.statistic == "image_mass"]
 
 
+def test_slower_answers_are_no_drift() -> None:
+    slow = [record(i, timings={"total": 1.0 if i < 600 else 9.0}) for i in range(1200)]
+    assert watched(slow, window=300)[1] == []
+
+
 def test_drift_from_records_given_as_reference() -> None:
     last_week = [record(i, 0.2 + 0.001 * i) for i in range(300)]
     watch, alerts = watched([record(i, 0.6 + 0.001 * (i % 300)) for i in range(400)], window=300, reference=last_week)
