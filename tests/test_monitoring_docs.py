@@ -7,13 +7,15 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from records import record
 
 from vea_sdk.monitor.alerts import Alert
-from vea_sdk.monitor.sinks import PrometheusSink
+from vea_sdk.monitor.counters import Counters
+from vea_sdk.monitor.sinks import MonitorCollector, PrometheusSink
 
 FOLDER = Path(__file__).parents[1] / "docs" / "monitoring"
 PAGE = FOLDER.with_suffix(".md").read_text(encoding="utf-8")
@@ -28,6 +30,7 @@ def exported() -> dict[str, set[str]]:
     registry = client.CollectorRegistry()
     sink = PrometheusSink(registry, per_layer=True)
     sink.write(record(0))
+    registry.register(MonitorCollector({"tiny": SimpleNamespace(counters=Counters())}))
     sink.alert(Alert("nan", "firing", "tiny", "nan", 1, 0, "r0", 0.0))
     families = text_string_to_metric_families(client.generate_latest(registry).decode())
     samples = [sample for family in families for sample in family.samples]

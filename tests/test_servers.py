@@ -35,6 +35,7 @@ pytestmark = pytest.mark.slow  # each starts a process that loads torch and a mo
 
 SCRIPTS = Path(__file__).parents[1] / "docs" / "monitoring"
 CLIENTS, REQUESTS, START = 4, 12, 120  # START: seconds until a server must answer
+METRICS = {"image_mass": "image_mass", "entropy": "entropy_nats", "peak": "peak", "rapt_image": "rapt_image"}
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ def questions() -> list[Question]:
 
 
 @pytest.fixture(scope="module")
-def offline(questions: list[Question]) -> dict[str, list[float]]:
-    """Image mass per layer of each question, from ``vea.capture`` around a forward pass of the same inputs."""
+def offline(questions: list[Question]) -> dict[str, dict[str, float]]:
+    """Figures of each question's one profiled layer, from ``vea.capture`` around a forward pass of the same inputs."""
     vlm = vea.load(tiny.checkpoint(), device="cpu", dtype=torch.float32)
     found = {}
     for one in questions:
@@ -68,7 +69,8 @@ def offline(questions: list[Question]) -> dict[str, list[float]]:
         inputs = vlm.processor(images=one.picture, text=prompt, return_tensors="pt")
         with torch.inference_mode(), vea.capture(vlm.model, layers="profiled") as session:
             vlm.model(**inputs)
-        found[one.id] = session.stats.image_mass[:, 0, 0].tolist()
+        assert len(session.layers) == 1  # so that the layers' mean row is its row
+        found[one.id] = {name: getattr(session.stats, name).item() for name in METRICS}
     return found
 
 
@@ -116,18 +118,22 @@ def scraped(address: str) -> dict[tuple[str, str], float]:
         time.sleep(0.2)
 
 
-def check(found: dict[tuple[str, str], float], records: Path, offline: dict[str, list[float]]) -> list[Record]:
-    """Scraped histogram, written records and offline capture say the same."""
-    truth = [math.fsum(layers) / len(layers) for layers in offline.values()]
-    assert found["vea_image_mass_count", ""] == REQUESTS
-    assert found["vea_image_mass_sum", ""] == pytest.approx(math.fsum(truth), rel=1e-5)
-    for bound in STATISTICS[0].buckets:
-        assert found["vea_image_mass_bucket", str(float(bound))] == sum(mass <= bound for mass in truth)
-    for name in ("dropped", "failed", "nan"):
-        assert found[f"vea_{name}_total", ""] == 0
+def check(
+    found: dict[tuple[str, str], float], records: Path, offline: dict[str, dict[str, float]]
+) -> dict[str, Record]:
+    """Scraped histograms, written records and offline capture say the same."""
     written = [Record.from_dict(json.loads(line)) for line in records.read_text().splitlines()]
-    assert sorted(one.mean.image_mass for one in written) == pytest.approx(sorted(truth), rel=1e-5)
-    return written
+    buckets = {one.name: one.buckets for one in STATISTICS}
+    for name, metric in METRICS.items():
+        truth = sorted(figures[name] for figures in offline.values())
+        assert sorted(getattr(one.mean, name) for one in written) == pytest.approx(truth, rel=1e-4)
+        assert found[f"vea_{metric}_count", ""] == REQUESTS
+        assert found[f"vea_{metric}_sum", ""] == pytest.approx(math.fsum(truth), rel=1e-5)
+        for bound in buckets[name]:
+            assert found[f"vea_{metric}_bucket", str(float(bound))] == sum(value <= bound for value in truth)
+    for name in ("dropped", "unread", "failed", "nan"):
+        assert found[f"vea_{name}_total", ""] == 0
+    return {one.request: one for one in written}
 
 
 def in_parallel(post: Any, questions: list[Question]) -> list[Any]:
@@ -138,7 +144,7 @@ def in_parallel(post: Any, questions: list[Question]) -> list[Any]:
     return [response.json() for response in responses]
 
 
-def test_a_server_of_ones_own(questions: list[Question], offline: dict[str, list[float]], tmp_path: Path) -> None:
+def test_a_server_of_ones_own(questions: list[Question], offline: dict[str, dict[str, float]], tmp_path: Path) -> None:
     pytest.importorskip("fastapi")
     records = tmp_path / "records.jsonl"
     with served("server.py", records) as address:
@@ -151,12 +157,12 @@ def test_a_server_of_ones_own(questions: list[Question], offline: dict[str, list
         replies = in_parallel(post, questions)
         found = scraped(address)
     assert all(reply["answer"] for reply in replies)
-    written = {one.request: one for one in check(found, records, offline)}
-    for name, layers in offline.items():  # each under the id that the client gave
-        assert [one.image_mass for one in written[name].per_layer] == pytest.approx(layers, rel=1e-5)
+    written = check(found, records, offline)
+    for name, figures in offline.items():  # each under the id that the client gave
+        assert {figure: getattr(written[name].mean, figure) for figure in METRICS} == pytest.approx(figures, rel=1e-4)
 
 
-def test_transformers_serve(questions: list[Question], offline: dict[str, list[float]], tmp_path: Path) -> None:
+def test_transformers_serve(questions: list[Question], offline: dict[str, dict[str, float]], tmp_path: Path) -> None:
     from transformers.utils.import_utils import is_serve_available
 
     if not is_serve_available():
@@ -174,5 +180,5 @@ def test_transformers_serve(questions: list[Question], offline: dict[str, list[f
         replies = in_parallel(post, questions)
         found = scraped(address)
     written = check(found, records, offline)
-    generated = sorted(reply["usage"]["completion_tokens"] for reply in replies)
-    assert sorted(one.generated_tokens for one in written) == generated
+    fed = sorted(reply["usage"]["completion_tokens"] - 1 for reply in replies)  # the last one is not fed any more
+    assert sorted(one.generated_tokens for one in written.values()) == fed

@@ -9,21 +9,29 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from families import FAMILIES
+from PIL import Image
 from records import record, stationary
 
+import vea_sdk as vea
 from vea_sdk.errors import InvalidInputError
 from vea_sdk.monitor.alerts import Alert
+from vea_sdk.monitor.counters import Counters
 from vea_sdk.monitor.record import Record
-from vea_sdk.monitor.sinks import CallbackSink, LoggingSink, OpenTelemetrySink, PrometheusSink
+from vea_sdk.monitor.sinks import CallbackSink, LoggingSink, MonitorCollector, OpenTelemetrySink, PrometheusSink
 from vea_sdk.monitor.statistics import STATISTICS
 
 ALERT = Alert("drift", "firing", "tiny", "peak", 0.5, 0.25, "r7", 7.0)
 RESOLVED = Alert("drift", "resolved", "tiny", "peak", 0.1, 0.25, "r9", 9.0)
-DROPPED = record(3, mass=None, entropy=None, dropped=True, agreement=None, border_share=None, trace=None, timings={})
+DROPPED = record(
+    3, mass=None, entropy=None, dropped=True, unread="full", agreement=None, border_share=None, trace=None, timings={}
+)
 
 
 def test_callback() -> None:
@@ -102,7 +110,7 @@ def test_prometheus_counts_each_request_once(registry: Any) -> None:
     sink.close()
     families = scraped(registry)
     assert value(families, "vea_alerts", "vea_alerts_total", model="tiny", alert="nan") == 0
-    for name, count in {"requests": 4, "nan": 1, "dropped": 1, "failed": 1}.items():
+    for name, count in {"requests": 4, "nan": 1, "dropped": 1, "unread": 1, "failed": 1}.items():
         assert value(families, f"vea_{name}", f"vea_{name}_total", model="tiny") == count
     assert value(families, "vea_alerts", "vea_alerts_total", model="tiny", alert="drift") == 1
     assert value(families, "vea_image_mass", "vea_image_mass_count", model="tiny") == 3  # none of the dropped one
@@ -126,6 +134,21 @@ def test_prometheus_sinks_share_a_registry(registry: Any) -> None:
     families = scraped(registry)
     for model in ("tiny", "other"):
         assert value(families, "vea_requests", "vea_requests_total", model=model) == 1
+
+
+def test_prometheus_reads_what_monitors_count(registry: Any) -> None:
+    handles = {
+        "a": SimpleNamespace(counters=Counters(samples=3, bytes_copied=900)),
+        "b": SimpleNamespace(counters=Counters()),
+    }
+    registry.register(MonitorCollector(handles))
+    handles["b"].counters = Counters(samples=5, lost=1)  # since then
+    families = scraped(registry)
+    assert len(families) == len(fields(Counters))
+    assert value(families, "vea_monitor_samples", "vea_monitor_samples_total", model="a") == 3
+    assert value(families, "vea_monitor_samples", "vea_monitor_samples_total", model="b") == 5
+    assert value(families, "vea_monitor_lost", "vea_monitor_lost_total", model="b") == 1
+    assert value(families, "vea_monitor_copied_bytes", "vea_monitor_copied_bytes_total", model="a") == 900
 
 
 MULTIPROCESS = """
@@ -200,6 +223,39 @@ def test_otel_span_is_a_child_of_the_request(otel: Any) -> None:
     assert orphan.parent is None
     assert child.end_time == 1_000_001 * 10**9
     assert child.end_time - child.start_time == 250_000_000
+
+
+def test_otel_finds_the_span_of_a_monitored_request(otel: Any) -> None:
+    """On another thread than the one that writes, and with ids of the monitor's own where the request has none."""
+    sink, finished, _, tracer = otel
+    family = FAMILIES["llava"]()
+    inputs = family.inputs(Image.new("RGB", (60, 40), "teal"))
+    with vea.monitor(family.model, sample_rate=1.0, layers=[1, 3], sinks=[sink]) as handle:
+        with tracer.start_as_current_span("first") as first, handle.request("named"):
+            family.model.generate(**inputs, max_new_tokens=3)
+        with tracer.start_as_current_span("second") as second:
+            family.model.generate(**inputs, max_new_tokens=3)
+        assert handle.flush(10)
+    children = [span for span in finished() if span.name.startswith("generate_content")]
+    assert [span.parent for span in children] == [first.get_span_context(), second.get_span_context()]
+    assert children[0].attributes["gen_ai.response.id"] == "named"
+
+
+def test_otel_begin_that_fails_is_counted_and_harmless() -> None:
+    family = FAMILIES["llava"]()
+    inputs = family.inputs(Image.new("RGB", (60, 40), "teal"))
+    plain = family.model.generate(**inputs, max_new_tokens=3)
+
+    class Broken(CallbackSink):
+        def begin(self, request: str) -> None:
+            raise RuntimeError(request)
+
+    got: list[Record] = []
+    with vea.monitor(family.model, sample_rate=1.0, layers=[1, 3], sinks=[Broken(got.append)]) as handle:
+        assert family.model.generate(**inputs, max_new_tokens=3).equal(plain)
+        assert handle.flush(10)
+        assert handle.counters.sink_errors == 1
+    assert len(got) == 1
 
 
 def test_otel_span_attributes(otel: Any) -> None:

@@ -74,6 +74,7 @@ class Count:
 COUNTS = (
     Count("requests", "Sampled requests.", lambda r: True),
     Count("dropped", "Sampled requests without figures: the ring was full.", lambda r: r.dropped),
+    Count("unread", "Sampled requests whose attention could not be read.", lambda r: r.unread is not None),
     Count("failed", "Sampled requests that raised.", lambda r: r.finished == "failed"),
     Count("nan", "Sampled requests with NaN among their image scores.", lambda r: r.nan > 0),
 )

@@ -5,6 +5,14 @@ from vea_sdk.monitor.sinks.callback import CallbackSink
 from vea_sdk.monitor.sinks.jsonl import JsonLinesSink
 from vea_sdk.monitor.sinks.log import LoggingSink
 from vea_sdk.monitor.sinks.otel import OpenTelemetrySink
-from vea_sdk.monitor.sinks.prometheus import PrometheusSink
+from vea_sdk.monitor.sinks.prometheus import MonitorCollector, PrometheusSink
 
-__all__ = ["CallbackSink", "JsonLinesSink", "LoggingSink", "OpenTelemetrySink", "PrometheusSink", "Sink"]
+__all__ = [
+    "CallbackSink",
+    "JsonLinesSink",
+    "LoggingSink",
+    "MonitorCollector",
+    "OpenTelemetrySink",
+    "PrometheusSink",
+    "Sink",
+]

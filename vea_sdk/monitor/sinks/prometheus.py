@@ -1,11 +1,14 @@
-"""Records and alerts to Prometheus, through prometheus_client."""
+"""Records, alerts and a monitor's own counters to Prometheus, through prometheus_client."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, get_args
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 from weakref import WeakKeyDictionary
 
 from vea_sdk.monitor.alerts import Alert, Kind
+from vea_sdk.monitor.counters import Counters
 from vea_sdk.monitor.record import Record
 from vea_sdk.monitor.sinks.optional import needed
 from vea_sdk.monitor.statistics import COUNTS, PER_LAYER, STATISTICS
@@ -75,3 +78,35 @@ class PrometheusSink:
     def _make(self, kind: Any, name: str, text: str, labels: list[str], registry: Any, **options: Any) -> None:
         if name not in self._metrics:
             self._metrics[name] = kind(name, text, labels, namespace="vea", registry=registry, **options)
+
+
+class _Counting(Protocol):
+    @property
+    def counters(self) -> Counters: ...
+
+
+class MonitorCollector:
+    """What monitors count themselves, ``vea_monitor_*_total``, read at each scrape: requests, samples, records, drops,
+    lost, unread, sink_errors, restarts, copied_bytes; see :class:`~vea_sdk.monitor.counters.Counters`.
+
+        REGISTRY.register(MonitorCollector({"my-model": handle}))
+
+    One collector per registry, and of one process: the multiprocess mode of prometheus_client knows no collectors.
+
+    Args:
+        handles: what ``vea.monitor`` returned, by the value of the label ``model``.
+    """
+
+    def __init__(self, handles: Mapping[str, _Counting]) -> None:
+        self._family = needed("prometheus_client.metrics_core", "prometheus").CounterMetricFamily
+        self._handles = dict(handles)
+
+    def collect(self) -> Iterator[Any]:
+        """One family per counter."""
+        counted = {model: asdict(handle.counters) for model, handle in self._handles.items()}
+        for name in Counters.__dataclass_fields__:
+            unit = "copied_bytes" if name == "bytes_copied" else name
+            family = self._family(f"vea_monitor_{unit}", f"Counted by the monitor: {name}.", labels=["model"])
+            for model, counters in counted.items():
+                family.add_metric([model], counters[name])
+            yield family
