@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from vea_sdk.monitor.alerts import Alert
 from vea_sdk.monitor.record import Figures, LayerFigures, Patch, Record
 
 
@@ -47,3 +48,10 @@ def stationary(n: int, seed: int, start: int = 0) -> list[Record]:
     return [
         record(start + i, float(mass[i]), entropy=float(entropy[i]), agreement=float(agreement[i])) for i in range(n)
     ]
+
+
+ALERT = Alert("drift", "firing", "tiny", "peak", 0.5, 0.25, "r7", 7.0)
+RESOLVED = Alert("drift", "resolved", "tiny", "peak", 0.1, 0.25, "r9", 9.0)
+DROPPED = record(
+    3, mass=None, entropy=None, dropped=True, unread="full", agreement=None, border_share=None, trace=None, timings={}
+)

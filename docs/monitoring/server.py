@@ -2,8 +2,8 @@
 
 import io
 import sys
-import uuid
 from typing import Annotated
+from uuid import uuid4
 
 import torch
 import uvicorn
@@ -17,7 +17,7 @@ from vea_sdk.monitor.sinks import JsonLinesSink, PrometheusSink
 
 checkpoint, port, records = sys.argv[1:]
 processor = AutoProcessor.from_pretrained(checkpoint)
-model = AutoModelForImageTextToText.from_pretrained(checkpoint, device_map="auto", use_safetensors=True).eval()
+model = AutoModelForImageTextToText.from_pretrained(checkpoint, device_map="auto", use_safetensors=True)
 app = FastAPI()
 
 monitor = vea.monitor(model, sample_rate=1.0, sinks=[PrometheusSink(), JsonLinesSink(records)])
@@ -33,11 +33,9 @@ def ask(
     content = [{"type": "image"}, {"type": "text", "text": question}]
     prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     inputs = processor(images=image, text=prompt, return_tensors="pt").to(model.device)
-    request = x_request_id or str(uuid.uuid4())
-    with torch.inference_mode(), monitor.request(request):  # optional: without it, requests are numbered
+    with torch.inference_mode(), monitor.request(x_request_id or uuid4().hex):  # without it, requests are numbered
         tokens = model.generate(**inputs, max_new_tokens=16)
-    answer = processor.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    return {"id": request, "answer": answer}
+    return {"answer": processor.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)}
 
 
 uvicorn.run(app, host="127.0.0.1", port=int(port))

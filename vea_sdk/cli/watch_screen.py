@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vea_sdk.monitor.record import Record
-from vea_sdk.monitor.statistics import STATISTICS
+from vea_sdk.monitor.statistics import STATISTICS, outcome
 from vea_sdk.monitor.tail import Tail
 from vea_sdk.monitor.watch import Watch
 
@@ -84,7 +84,7 @@ def _records(records: deque[Record]) -> Table:
     for one in shown:
         table.add_column(one.title, justify="right", min_width=max(map(len, one.title.split())))
     for record in reversed(records):
-        state = "dropped" if record.dropped else f"NaN {record.nan}" if record.nan else record.finished
+        state = outcome(record)
         style = "" if state == "ended" else "red"
         when = time.strftime("%H:%M:%S", time.localtime(record.time))
         table.add_row(

@@ -79,6 +79,16 @@ COUNTS = (
     Count("nan", "Sampled requests with NaN among their image scores.", lambda r: r.nan > 0),
 )
 
+
+def outcome(record: Record) -> str:
+    """In a word or two, for people: what became of the request or, if it ended well, of its figures."""
+    if record.dropped:
+        return "dropped"
+    if record.finished != "ended" or record.unread is None:
+        return f"NaN {record.nan}" if record.nan and record.finished == "ended" else record.finished
+    return "unread"
+
+
 PER_LAYER: tuple[tuple[Statistic, Callable[[Figures], float | None]], ...] = tuple(
     (one, figure)
     for name, figure in (

@@ -6,7 +6,7 @@ import logging
 
 from vea_sdk.monitor.alerts import Alert
 from vea_sdk.monitor.record import Record
-from vea_sdk.monitor.statistics import STATISTICS
+from vea_sdk.monitor.statistics import STATISTICS, outcome
 
 
 class LoggingSink:
@@ -25,10 +25,9 @@ class LoggingSink:
             return
         values = ((one.name, one.read(record)) for one in STATISTICS)
         shown = " ".join(f"{name}={value:.4g}" for name, value in values if value is not None)
-        state = "dropped" if record.dropped else record.finished
-        nan = f" nan={record.nan}" if record.nan else ""
-        line = "request %s %s: %s, %d image tokens%s %s"
-        arguments = (record.request, state, record.model, record.image_tokens, nan, shown)
+        line = "request %s %s: %s, %d image tokens %s"
+        found = shown if record.unread is None else record.unread
+        arguments = (record.request, outcome(record), record.model, record.image_tokens, found)
         self._logger.log(self._level, line, *arguments, extra={"vea": record.to_dict()})
 
     def alert(self, alert: Alert) -> None:

@@ -138,6 +138,7 @@ def _attributes(record: Record) -> dict[str, Any]:
         "vea.spikes": record.spikes,
         "vea.nan": record.nan,
         "vea.dropped": record.dropped,
+        "vea.unread": record.unread,
         "vea.finished": record.finished,
     }
     found |= {f"vea.{one.name}": one.read(record) for one in STATISTICS}
