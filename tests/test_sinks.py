@@ -13,6 +13,7 @@ from records import ALERT, DROPPED, RESOLVED, record
 from vea_sdk.errors import InvalidInputError
 from vea_sdk.monitor.record import Record
 from vea_sdk.monitor.sinks import CallbackSink, LoggingSink, MonitorCollector, OpenTelemetrySink, PrometheusSink
+from vea_sdk.monitor.statistics import outcome
 
 
 def test_callback() -> None:
@@ -43,6 +44,21 @@ def test_logging_below_its_level_is_silent(caplog: pytest.LogCaptureFixture) -> 
     caplog.set_level(logging.WARNING)
     LoggingSink().write(record(1))
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({}, "ended"),
+        ({"nan": 2}, "NaN 2"),
+        ({"unread": "why"}, "unread"),
+        ({"finished": "failed", "unread": "why"}, "failed"),
+        ({"finished": "cut", "nan": 2}, "cut"),
+        ({"dropped": True, "unread": "full"}, "dropped"),
+    ],
+)
+def test_outcome(fields: dict[str, Any], word: str) -> None:
+    assert outcome(record(0, **fields)) == word
 
 
 @pytest.mark.parametrize(

@@ -82,11 +82,11 @@ COUNTS = (
 
 def outcome(record: Record) -> str:
     """In a word or two, for people: what became of the request or, if it ended well, of its figures."""
-    if record.dropped:
-        return "dropped"
-    if record.finished != "ended" or record.unread is None:
-        return f"NaN {record.nan}" if record.nan and record.finished == "ended" else record.finished
-    return "unread"
+    if record.dropped or record.finished != "ended":
+        return "dropped" if record.dropped else record.finished
+    if record.unread is not None:
+        return "unread"
+    return f"NaN {record.nan}" if record.nan else "ended"
 
 
 PER_LAYER: tuple[tuple[Statistic, Callable[[Figures], float | None]], ...] = tuple(
