@@ -311,7 +311,7 @@ def test_an_error_of_the_watcher_stays_with_the_watcher(family: TinyFamily, sink
     assert (handle.counters.unread, handle.counters.records) == (1, 1)
     assert "the kernel is ill" in str(sink.records[0].unread)
     with monkeypatch.context() as patched, watch(family, sink) as handle:
-        patched.setattr(sys.modules["vea_sdk.monitor.handle"], "name_rows", fail)
+        patched.setattr(sys.modules["vea_sdk.monitor.attached"], "name_rows", fail)
         assert same(said(family.model, inputs), before)
     with monkeypatch.context() as patched, watch(family, sink) as handle:
         patched.setattr(sys.modules["vea_sdk.monitor.build"], "read", fail)

@@ -1,24 +1,18 @@
-"""``vea.monitor``: attach once, leave it on."""
+"""``vea.monitor``: attach once, leave it on. What it needs is imported when it is called."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping, Sequence
-from functools import partial
-from types import TracebackType
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vea_sdk.adapters import Adapter
-from vea_sdk.capture import interception
-from vea_sdk.capture.interception import CALL, PHASE
 from vea_sdk.capture.layers import LayerSelection, resolve_layers
 from vea_sdk.capture.session import adapter_for
 from vea_sdk.capture.tensor_parallel import ranks_of
-from vea_sdk.capture.watch import Queries
 from vea_sdk.errors import InvalidInputError, UnsupportedModelError
+<<<<<<< HEAD
 from vea_sdk.monitor import lifetime
 from vea_sdk.monitor.build import Builder
 from vea_sdk.monitor.counters import Counters, Tally
@@ -214,6 +208,12 @@ class Monitor:
     def _end(self, generation: Generation, how: str) -> None:
         if generation.follower is not None and not generation.closed:
             self._drain.ended(generation, how)
+=======
+
+if TYPE_CHECKING:
+    from vea_sdk.monitor.attached import Monitor
+    from vea_sdk.monitor.sinks.base import Sink
+>>>>>>> monitor
 
 
 def monitor(
@@ -264,7 +264,9 @@ def monitor(
         LayerError: when ``layers`` cannot be resolved.
         InvalidInputError: for a number out of range, or a sink that is none.
     """
-    check_rate(sample_rate)
+    from vea_sdk.monitor.attached import Monitor
+    from vea_sdk.monitor.sinks.base import Sink
+
     for name, value, least in (
         ("top_k", top_k, 0),
         ("max_inflight", max_inflight, 1),
@@ -297,24 +299,3 @@ def monitor(
         rows=rows,
         processor=processor,
     )
-
-
-def _without_pixels(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The prompts' inputs as far as geometry asks for them: whole numbers, and the shapes of everything else."""
-    return {
-        name: torch.empty_like(value, device="meta") if value.is_floating_point() else value
-        for name, value in inputs.items()
-        if isinstance(value, Tensor)
-    }
-
-
-def _pad_id(model: nn.Module) -> int | None:
-    """What ``generate()`` feeds to rows that have ended before others of their batch."""
-    for config in (getattr(model, "generation_config", None), getattr(model, "config", None)):
-        for name in ("pad_token_id", "eos_token_id"):
-            value = getattr(config, name, None)
-            if isinstance(value, list) and value:
-                value = value[0]
-            if isinstance(value, int):
-                return value
-    return None
