@@ -33,3 +33,15 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         return int(stop.value.code or 0), out, err
 
     return vea
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny random LLaVA, saved with its processor."""
+    from families import FAMILIES
+
+    folder = tmp_path_factory.mktemp("checkpoint")
+    family = FAMILIES["llava"]()
+    family.model.save_pretrained(folder)
+    family.processor.save_pretrained(folder)
+    return folder

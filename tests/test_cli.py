@@ -9,19 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from families import FAMILIES
 from PIL import Image
 
 from vea_sdk import tiny
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoint")
-    family = FAMILIES["llava"]()
-    family.model.save_pretrained(folder)
-    family.processor.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

@@ -162,8 +162,9 @@ def test_drawn_calls_on_slower_instruction_sets(path):
     test = f"{Path(__file__)}::{test_drawn_calls.__name__}"
     options = ["-q", "-s", "-p", "no:cacheprovider", "--hypothesis-profile=share"]
     environment = {**os.environ, "VEA_CPU_PATH": path}
+    # -P: not the checkout's own package, which holds no kernels where another one is installed.
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, test], env=environment, capture_output=True, text=True
+        [sys.executable, "-P", "-m", "pytest", *options, test], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr
     assert f"on {path}" in done.stdout

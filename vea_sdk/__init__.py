@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 from vea_sdk import adapters, ops
 from vea_sdk._native import build_info
+from vea_sdk._version import __version__
 from vea_sdk.capture.session import capture
 from vea_sdk.errors import VeaError
+from vea_sdk.monitor.handle import monitor
 from vea_sdk.profiles import Profile
 
 if TYPE_CHECKING:
-    from vea_sdk import evidence
+    from vea_sdk import evidence, grounding
     from vea_sdk.evaluation import evaluate
     from vea_sdk.evaluation.analysis import analyze
     from vea_sdk.grounding import metrics
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
     from vea_sdk.grounding.samples import Sample
     from vea_sdk.loading import load
     from vea_sdk.pipeline import VLM, Answer, wrap
-
-__version__ = "0.1.0"
 
 __all__ = [
     "VLM",
@@ -35,8 +35,10 @@ __all__ = [
     "capture",
     "evaluate",
     "evidence",
+    "grounding",
     "load",
     "metrics",
+    "monitor",
     "ops",
     "probes",
     "profile",
@@ -51,6 +53,7 @@ _LATER = {
     "analyze": "vea_sdk.evaluation.analysis",
     "evaluate": "vea_sdk.evaluation",
     "evidence": "vea_sdk.evidence",
+    "grounding": "vea_sdk.grounding",
     "load": "vea_sdk.loading",
     "metrics": "vea_sdk.grounding.metrics",
     "probes": "vea_sdk.grounding.probes.compose",

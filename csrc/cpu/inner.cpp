@@ -138,10 +138,18 @@ inline Four sums(Floats v0, Floats v1, Floats v2, Floats v3) {
     return __builtin_shufflevector(all, all, 0, 1, 2, 3) + __builtin_shufflevector(all, all, 4, 5, 6, 7);
 }
 
+// W elements of a row of keys as floats, from element d on.
+template <Dtype dtype>
+inline Floats widen(const void* row, int64_t d) {
+    if constexpr (dtype == Dtype::f32) return load<Floats>(static_cast<const float*>(row) + d);
+    if constexpr (dtype == Dtype::f16) return widen_f16(static_cast<const uint16_t*>(row) + d);
+    if constexpr (dtype == Dtype::bf16) return widen_bf16(static_cast<const uint16_t*>(row) + d);
+}
+
 // Four keys against H heads. At H = 3 the twelve sums, three queries and a key fill the sixteen registers of AVX2; the
 // loops over H and the keys are unrolled by name so that the sums stay in registers.
-template <int H>
-inline void dots_of_four(const float* queries, int64_t padded, const float* const keys[4], int64_t length, float* scores,
+template <int H, Dtype dtype = Dtype::f32>
+inline void dots_of_four(const float* queries, int64_t padded, const void* const keys[4], int64_t length, float* scores,
                          int64_t n) {
     Floats partial[H][4];
 #pragma GCC unroll 4
@@ -155,7 +163,7 @@ inline void dots_of_four(const float* queries, int64_t padded, const float* cons
         for (int h = 0; h < H; ++h) q[h] = load<Floats>(queries + h * padded + d);
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {
-            const Floats k = load<Floats>(keys[i] + d);  // once for all heads: loads are the bottleneck
+            const Floats k = widen<dtype>(keys[i], d);  // once for all heads: loads are the bottleneck
 #pragma GCC unroll 4
             for (int h = 0; h < H; ++h) partial[h][i] += q[h] * k;
         }
@@ -182,17 +190,19 @@ void dots(const float* queries, int64_t heads, const void* keys, Dtype dtype, in
     constexpr int64_t ahead = 12;  // keys between the one in use and the one asked for
     const int64_t padded = (dim + kLanes - 1) / kLanes * kLanes;
     const int64_t length = (dim + W - 1) / W * W;
-    const bool direct = dtype == Dtype::f32 && dim % W == 0;
+    // Keys go as they are where whole vectors can be loaded, and for one head also where they are widened on the way;
+    // several heads share the work of widening them into the tile.
+    const bool direct = dim % W == 0 && (dtype == Dtype::f32 || heads == 1);
     const int64_t size = dtype == Dtype::f32 ? 4 : 2;
     const int64_t fetches = heads > 9 ? 1 : heads > 3 ? 2 : 4;  // per pass over the heads: a burst would block loads
     const auto row = [&](int64_t t) { return static_cast<const char*>(keys) + t * stride * size; };
     alignas(64) float tile[4 * kMaxDim];
     for (int64_t t = 0; t < n; t += 4) {
         const int64_t count = n - t < 4 ? n - t : 4;
-        const float* rows[4];
+        const void* rows[4];
         for (int64_t i = 0; i < 4; ++i) {
             const char* key = row(t + (i < count ? i : 0));  // behind the last key, repeat a valid one and drop the result
-            rows[i] = direct ? reinterpret_cast<const float*>(key) : tile + i * kMaxDim;
+            rows[i] = direct ? static_cast<const void*>(key) : tile + i * kMaxDim;
             if (!direct) widen_row(key, dtype, dim, tile + i * kMaxDim);
         }
         int64_t fetched = 0;
@@ -203,7 +213,13 @@ void dots(const float* queries, int64_t heads, const void* keys, Dtype dtype, in
             const float* q = queries + h * padded;
             float* to = scores + h * kBlock + t;
             const int64_t left = heads - h;
-            if (left == 1) {
+            if (left == 1 && direct && dtype == Dtype::f16) {
+                dots_of_four<1, Dtype::f16>(q, padded, rows, length, to, count);
+                h += 1;
+            } else if (left == 1 && direct && dtype == Dtype::bf16) {
+                dots_of_four<1, Dtype::bf16>(q, padded, rows, length, to, count);
+                h += 1;
+            } else if (left == 1) {
                 dots_of_four<1>(q, padded, rows, length, to, count);
                 h += 1;
             } else if (left == 2 || left == 4) {  // two and two: one head alone has too few sums to hide their latency

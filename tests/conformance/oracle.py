@@ -7,6 +7,7 @@ import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from itertools import cycle
 from typing import Any
 from unittest import mock
 
@@ -24,10 +25,10 @@ def eager_rows(model: Any, modules: Mapping[int, nn.Module], weights_at: int = 1
     rows: Rows = {layer: [] for layer in modules}
     before = [(config, config._attn_implementation_internal) for config in configurations(model)]
     handles = []
-    for layer, module in modules.items():
+    for module, layers in runs(modules).items():
 
-        def keep(module: nn.Module, args: Any, output: Any, layer: int = layer) -> None:
-            rows[layer].append(output[weights_at][:, :, -1].float().mean(1))
+        def keep(module: nn.Module, args: Any, output: Any, layers: Iterator[int] = layers) -> None:
+            rows[next(layers)].append(output[weights_at][:, :, -1].float().mean(1))
 
         handles.append(module.register_forward_hook(keep))
     try:
@@ -39,6 +40,14 @@ def eager_rows(model: Any, modules: Mapping[int, nn.Module], weights_at: int = 1
             config._attn_implementation_internal = implementation
         for handle in handles:
             handle.remove()
+
+
+def runs(modules: Mapping[int, nn.Module]) -> dict[nn.Module, Iterator[int]]:
+    """Each module -> its layers in turn, over and over: a looped decoder runs it once for each in every pass."""
+    layers: dict[nn.Module, list[int]] = {}
+    for layer, module in modules.items():
+        layers.setdefault(module, []).append(layer)
+    return {module: cycle(numbers) for module, numbers in layers.items()}
 
 
 def configurations(model: nn.Module) -> list[Any]:
@@ -55,11 +64,11 @@ def float64_rows(modules: Mapping[int, nn.Module]) -> Iterator[Rows]:
     running: list[tuple[int, int]] = []  # (layer, tokens fed) of the attention module that runs
     masks: list[Any] = []  # the mask it was given, where it computes attention by itself
     handles = []
-    for layer, module in modules.items():
+    for module, layers in runs(modules).items():
 
-        def enter(module: nn.Module, args: Any, kwargs: Any, layer: int = layer) -> None:
+        def enter(module: nn.Module, args: Any, kwargs: Any, layers: Iterator[int] = layers) -> None:
             hidden = args[0] if args else kwargs["hidden_states"]
-            running.append((layer, hidden.shape[1]))
+            running.append((next(layers), hidden.shape[1]))
             given = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
             cross = given.get("encoder_hidden_states") is not None
             masks[:] = [given.get("encoder_attention_mask" if cross else "attention_mask")]
@@ -101,7 +110,7 @@ def float64_rows(modules: Mapping[int, nn.Module]) -> Iterator[Rows]:
 
 def owns_attention(module: nn.Module) -> bool:
     """Whether the module multiplies q and k itself, by its own code."""
-    return "get_interface" not in module.forward.__code__.co_names
+    return "get_interface" not in inspect.unwrap(module.forward).__code__.co_names
 
 
 def eager_reader(eager: Any, running: list[tuple[int, int]], rows: Rows) -> Any:

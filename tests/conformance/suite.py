@@ -63,6 +63,7 @@ def captured(tiny: Tiny) -> dict[str, Any]:
         "cross-attention": tiny.cross,
         "no left padding": not tiny.padded,
         "one picture": not tiny.several,
+        tiny.remark: bool(tiny.remark),
     }
     return {
         "capture": "ok",

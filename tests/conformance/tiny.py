@@ -64,6 +64,7 @@ class Tiny:
     eager_tolerance: float = 1e-5  # a larger one needs its reason beside it
     weights_at: int = 1  # where the eager attention module's output holds its weights
     prompt_stays: bool = False  # sliding layers forget generated tokens only
+    remark: str = ""  # for the notes of the table
     merged: bool = False  # keys of the prompt's encoder follow the decoder's own in one softmax
 
     def inputs(self, pictures: Sequence[Sequence[Image.Image]], texts: Sequence[str]) -> Any:

@@ -66,7 +66,8 @@ class Adapter:
     def attention_modules(self) -> dict[int, nn.Module]:
         """Layer number → the module that computes softmax attention in that layer of the language model.
 
-        Layers without softmax attention are absent. Raises UnsupportedModelError when no layer has any.
+        Layers without softmax attention are absent. A module that runs several times in a pass stands there once for
+        every run, each a layer of its own, in their order. Raises UnsupportedModelError when no layer has any.
         """
         found = {i: attention_of(block) for i, block in enumerate(decoder_layers(self.model))}
         modules = {i: module for i, module in found.items() if module is not None}
@@ -118,10 +119,7 @@ class Adapter:
                 "tokens of the prompt. Give the processor a picture, put the image placeholder into the "
                 "prompt (a chat template does), or pass image_positions= with inputs_embeds."
             )
-        # A stable sort by "is no image" puts the image positions first and keeps their order.
-        positions = torch.argsort((~is_image).to(torch.uint8), dim=1, stable=True)[:, :most]
-        rank = torch.arange(most, device=positions.device)
-        return torch.where(rank < counts, positions, -1)
+        return marked_positions(is_image, most)
 
     def prompt_positions(self, fed: Mapping[str, Any]) -> Tensor:
         """``image_positions`` of one pass of the decoder, from its named arguments and those of the model."""
@@ -212,6 +210,14 @@ class Adapter:
         if input_ids.ndim != 2:
             raise InvalidInputError(f"input_ids must be [batch, tokens]; got shape {tuple(input_ids.shape)}.")
         return input_ids == self.image_token_id
+
+
+def marked_positions(marked: Tensor, width: int) -> Tensor:
+    """Where the marks [B, N] are, in order: [B, width] int64, −1 where a row has fewer than ``width``."""
+    # A stable sort by "is not marked" puts the marked positions first and keeps their order.
+    positions = torch.argsort((~marked).to(torch.uint8), dim=1, stable=True)[:, :width]
+    rank = torch.arange(width, device=positions.device)
+    return torch.where(rank < marked.sum(dim=1, keepdim=True), positions, -1)
 
 
 def model_type(model: nn.Module) -> str | None:

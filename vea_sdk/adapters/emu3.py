@@ -1,4 +1,4 @@
-"""Emu3: the picture at its own aspect ratio, one code per token, an end-of-line token behind each row."""
+"""Emu3 and Apertus 1.5: the picture at its own aspect ratio, one code per token, an end-of-line token behind rows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 from vea_sdk.adapters.base import Adapter
 from vea_sdk.adapters.canvas import Canvas, raster
+from vea_sdk.adapters.generic import GenericAdapter
 from vea_sdk.adapters.geometry import ImageLayout
+from vea_sdk.adapters.options import image_option
 
 
 class Emu3Adapter(Adapter):
@@ -29,3 +31,12 @@ class Emu3Adapter(Adapter):
             grid = canvas.grid(raster(rows, cols, row_stride=cols + 1))
             layouts.append(ImageLayout(size, canvas.size, canvas.region, rows * (cols + 1), (grid,)))
         return layouts
+
+
+class Apertus1p5Adapter(GenericAdapter):
+    """Ends of lines are no placeholders here, and the side of a code in pixels has a name of its own."""
+
+    model_types = ("apertus1p5",)
+
+    def patch_size(self, processor: Any) -> int:
+        return int(image_option(processor, "spatial_factor"))

@@ -1,9 +1,10 @@
-"""HunYuan-VL: a raster with a line end after each row, between a begin and an end token, all of them placeholders."""
+"""HunYuan-VL and Hy4: a raster with a line end after each row; in HunYuan-VL between a begin and an end token, too. All
+of them are placeholders."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from vea_sdk.adapters.base import Adapter
 from vea_sdk.adapters.canvas import Canvas, raster
@@ -15,6 +16,9 @@ class HunYuanVLAdapter(Adapter):
 
     model_types = ("hunyuan_vl",)
 
+    framed: ClassVar[int] = 1
+    """Tokens before the raster, and as many after it."""
+
     def lay_out(
         self, inputs: Mapping[str, Any], image_sizes: Sequence[tuple[int, int]], processor: Any
     ) -> list[ImageLayout]:
@@ -25,6 +29,12 @@ class HunYuanVLAdapter(Adapter):
         for size, (_, height, width) in zip(image_sizes, grids, strict=True):
             rows, cols = height // vision.spatial_merge_size, width // vision.spatial_merge_size
             canvas = Canvas.of(size).resized(height * vision.patch_size, width * vision.patch_size)
-            grid = canvas.grid(raster(rows, cols, first_token=1, row_stride=cols + 1))
-            layouts.append(ImageLayout(size, canvas.size, canvas.region, rows * (cols + 1) + 2, (grid,)))
+            grid = canvas.grid(raster(rows, cols, first_token=self.framed, row_stride=cols + 1))
+            n_tokens = rows * (cols + 1) + 2 * self.framed
+            layouts.append(ImageLayout(size, canvas.size, canvas.region, n_tokens, (grid,)))
         return layouts
+
+
+class HYV4VLAdapter(HunYuanVLAdapter):
+    model_types = ("hy_v4_vl",)
+    framed = 0

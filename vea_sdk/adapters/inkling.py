@@ -1,10 +1,12 @@
-"""Inkling and Inkling 2: one token per square of pixels, the picture padded at the right and the bottom."""
+"""Inkling and its successors: one token per square of pixels, the picture padded at the right and the bottom."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
+
+from torch import nn
 
 from vea_sdk.adapters.canvas import Canvas
 from vea_sdk.adapters.generic import GenericAdapter
@@ -16,7 +18,7 @@ class InklingAdapter(GenericAdapter):
     """Inkling adds a column of padding when the width is a whole number of squares, and may scale the picture first;
     Inkling 2 does neither. The token count says which: ``extra_column``."""
 
-    model_types = ("inkling_mm_model", "inkling2")
+    model_types: ClassVar[tuple[str, ...]] = ("inkling_mm_model", "inkling2")
 
     def lay_out(
         self, inputs: Mapping[str, Any], image_sizes: Sequence[tuple[int, int]], processor: Any
@@ -27,6 +29,23 @@ class InklingAdapter(GenericAdapter):
             self.check_pictures(len(image_sizes), len(inputs["image_grid_thw"]))
             return plain
         return [squares(size, scaled(size, processor), side, extra_column=True) for size in image_sizes]
+
+
+class Inkling2LoopAdapter(InklingAdapter):
+    """Some layers run several times in a pass. Each of their runs is a layer here, numbered in the order in which they
+    run, like the entries of the model's ``attentions``."""
+
+    model_types = ("inkling2_loop",)
+
+    @property
+    def n_layers(self) -> int:
+        return int(self.config.text_config.total_num_hidden_layers)
+
+    def attention_modules(self) -> dict[int, nn.Module]:
+        blocks, text = super().attention_modules(), self.config.text_config
+        loop = range(text.loop_layer_index_start, text.loop_layer_index_end)
+        order = [*range(loop.stop), *(text.loop_num_passes - 1) * [*loop], *range(loop.stop, len(blocks))]
+        return {number: blocks[block] for number, block in enumerate(order)}
 
 
 def squares(original_size: tuple[int, int], resized: tuple[int, int], side: int, extra_column: bool) -> ImageLayout:

@@ -6,17 +6,17 @@ from vea_sdk.adapters.aya_vision import AyaVisionAdapter
 from vea_sdk.adapters.base import Adapter
 from vea_sdk.adapters.blip import BlipAdapter, GitAdapter
 from vea_sdk.adapters.cohere import Cohere2VisionAdapter
-from vea_sdk.adapters.emu3 import Emu3Adapter
+from vea_sdk.adapters.emu3 import Apertus1p5Adapter, Emu3Adapter
 from vea_sdk.adapters.florence2 import Florence2Adapter
 from vea_sdk.adapters.fuyu import FuyuAdapter
 from vea_sdk.adapters.gemma3 import Gemma3Adapter
 from vea_sdk.adapters.gemma4 import Gemma4Adapter
 from vea_sdk.adapters.glm5_next import Glm5NextAdapter
 from vea_sdk.adapters.granite import Granite4VisionAdapter, GraniteDoclingAdapter
-from vea_sdk.adapters.hunyuan import HunYuanVLAdapter
+from vea_sdk.adapters.hunyuan import HunYuanVLAdapter, HYV4VLAdapter
 from vea_sdk.adapters.idefics import Idefics3Adapter
 from vea_sdk.adapters.idefics1 import IdeficsAdapter
-from vea_sdk.adapters.inkling import InklingAdapter
+from vea_sdk.adapters.inkling import Inkling2LoopAdapter, InklingAdapter
 from vea_sdk.adapters.internvl import InternVLAdapter
 from vea_sdk.adapters.kimi import KimiAdapter
 from vea_sdk.adapters.lfm2_vl import Lfm2VlAdapter
@@ -38,6 +38,7 @@ from vea_sdk.adapters.unlimited_ocr import UnlimitedOcrAdapter
 from vea_sdk.adapters.vision_encoder import PPFormulaNetAdapter, VisionEncoderDecoderAdapter
 
 ADAPTERS: tuple[type[Adapter], ...] = (
+    Apertus1p5Adapter,
     AyaVisionAdapter,
     BlipAdapter,
     Cohere2VisionAdapter,
@@ -50,9 +51,11 @@ ADAPTERS: tuple[type[Adapter], ...] = (
     Glm5NextAdapter,
     Granite4VisionAdapter,
     GraniteDoclingAdapter,
+    HYV4VLAdapter,
     HunYuanVLAdapter,
     Idefics3Adapter,
     IdeficsAdapter,
+    Inkling2LoopAdapter,
     InklingAdapter,
     InternVLAdapter,
     KimiAdapter,

@@ -2,9 +2,10 @@
 
 Both taps exist only while a session is open. Transformers fetches its attention function through
 ``AttentionInterface.get_interface`` at every call; wrapping what that returns leaves names, masks and the registry
-untouched, and covers submodels that fall back to eager. ``GenerationMixin`` is asked in the same way which part of
-``generate()`` runs: a single token that ends a prompt looks like a generated one from inside the model. The wrappers
-are installed once for all open sessions (counted) and are inert in every context that opened none.
+untouched, and covers submodels that fall back to eager. ``GenerationMixin`` is asked in the same way when
+``generate()`` ends, and which part of it runs: a single token that ends a prompt looks like a generated one from inside
+the model. The wrappers are installed once for all open sessions (counted) and are inert in every context that opened
+none.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from __future__ import annotations
 import inspect
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
 from typing import Any, Literal, Protocol
 
 import torch
@@ -24,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from vea_sdk.adapters import AttentionCall
 from vea_sdk.capture.call import from_interface, from_sdpa
+from vea_sdk.capture.compiled import taps_of
 
 
 class Observer(Protocol):
@@ -32,6 +34,8 @@ class Observer(Protocol):
     def watches(self, module: nn.Module) -> bool: ...
     def read_call(self, module: nn.Module, call: AttentionCall, source: str) -> None: ...
     def read_weights(self, module: nn.Module, weights: Tensor, key: Tensor) -> None: ...
+    def begin_compiled(self, model: nn.Module, kwargs: dict[str, Any]) -> bool: ...
+    def end_compiled(self, finished: bool) -> None: ...
 
 
 ACTIVE: ContextVar[tuple[Observer, ...]] = ContextVar("vea_sdk_active_sessions", default=())
@@ -51,6 +55,32 @@ class Phase:
 
 PHASE: ContextVar[Phase | None] = ContextVar("vea_sdk_generation_phase", default=None)
 
+
+class Span:
+    """A stretch of work that others end with: each is told what it raised, if anything, and what it returned."""
+
+    def __init__(self) -> None:
+        self._ends: list[Callable[[BaseException | None, Any], None]] = []
+
+    def at_end(self, call: Callable[[BaseException | None, Any], None]) -> None:
+        self._ends.append(call)
+
+    def end(self, error: BaseException | None, result: Any = None) -> None:
+        while self._ends:
+            self._ends.pop()(error, result)
+
+
+class GenerateCall(Span):
+    """One run of ``generate()``, and the inputs that it was given: some of them never reach the model's forward."""
+
+    def __init__(self, prompts: Any, options: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.inputs = {**options, "input_ids": options.get("input_ids", prompts)}
+        self.kept: dict[int, Any] = {}  # what an observer remembers of this run, by the observer's id
+
+
+CALL: ContextVar[GenerateCall | None] = ContextVar("vea_sdk_generate_call", default=None)
+
 _lock = threading.Lock()
 _open_sessions = 0
 _originals: list[tuple[type, str, Callable[..., Any]]] = []
@@ -68,7 +98,9 @@ def acquire() -> None:
         )
         if modeling is not None:
             _wrap(modeling.AttentionInterface, "get_interface", _observing)
+            _wrap(modeling.PreTrainedModel, "get_compiled_call", _announcing)
         if generation is not None:
+            _wrap(generation.GenerationMixin, "generate", _calling)
             _wrap(generation.GenerationMixin, "_prefill", lambda original: _telling("prefill", original))
             _wrap(generation.GenerationMixin, "_assisted_decoding", lambda original: _telling("assisted", original))
 
@@ -92,9 +124,53 @@ def _wrap(owner: type, name: str, wrapper: Callable[[Callable[..., Any]], Callab
 def _observing(original: Callable[..., Any]) -> Callable[..., Any]:
     def get_interface(self: Any, attn_implementation: str, default: Callable[..., Any]) -> Callable[..., Any]:
         function = original(self, attn_implementation, default)
+        if torch.compiler.is_compiling():
+            return _tapped(function, attn_implementation)
         return _observed(function, attn_implementation) if ACTIVE.get() else function
 
     return get_interface
+
+
+def _announcing(original: Callable[..., Any]) -> Callable[..., Any]:
+    """generate() compiles ``model.__call__``, hooks included: sessions hear of each pass before it begins."""
+
+    def get_compiled_call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        compiled = original(self, *args, **kwargs)
+        if compiled == self.__call__:  # not compiled after all
+            return compiled
+
+        def call(**inputs: Any) -> Any:
+            told = [observer for observer in ACTIVE.get() if observer.begin_compiled(self, inputs)]
+            finished = False
+            try:
+                output = compiled(**inputs)
+                finished = True
+                return output
+            finally:
+                for observer in told:
+                    observer.end_compiled(finished)
+
+        return call
+
+    return get_compiled_call
+
+
+def _calling(original: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(original)
+    def generate(self: Any, *args: Any, **kwargs: Any) -> Any:
+        call = GenerateCall(args[0] if args else kwargs.get("inputs"), kwargs)
+        token = CALL.set(call)
+        try:
+            result = original(self, *args, **kwargs)
+        except BaseException as error:
+            call.end(error)
+            raise
+        finally:
+            CALL.reset(token)
+        call.end(None, result)
+        return result
+
+    return generate
 
 
 def _telling(name: Literal["prefill", "assisted"], original: Callable[..., Any]) -> Callable[..., Any]:
@@ -135,6 +211,24 @@ def _observed(function: Callable[..., Any], implementation: str | None) -> Calla
             else:
                 observer.read_weights(module, weights, key)
         return output, weights
+
+    return attention
+
+
+def _tapped(function: Callable[..., Any], implementation: str | None) -> Callable[..., Any]:
+    """What a graph holds instead of :func:`_observed`."""
+
+    def attention(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None, **options: Any
+    ) -> Any:
+        taps = taps_of(module)
+        if taps is not None and taps.hidden:
+            return _observed(function, implementation)(module, query, key, value, attention_mask, **options)
+        if taps is not None and taps.open:
+            call = from_interface(module, query, key, attention_mask, options, implementation)
+            for tap in taps.open:
+                tap.read(call)
+        return function(module, query, key, value, attention_mask, **options)
 
     return attention
 

@@ -90,7 +90,7 @@ class PromptTracker:
 
     def advance(self, fed: Mapping[str, Any], tokens: Tensor) -> Step:
         """Take in one pass: ``tokens`` are its ids [B, L] or embeddings [B, L, D], ``fed`` its named arguments."""
-        past = self._past_length(fed.get("past_key_values"), tokens.shape[1])
+        past = self._past_length(cache_in(fed), tokens.shape[1])
         return self._take(tokens.shape[0], tokens.shape[1], past, fed, tokens.device)
 
     def advance_from_attention(self, query: Tensor, key: Tensor, fed: Mapping[str, Any]) -> Step:
@@ -177,8 +177,7 @@ class PromptTracker:
         known = self.image_index if past > 0 and self._continues else None
         found: Tensor | None = None
         try:  # vision states that a later pass brings replace the earlier ones, or follow them in the cache
-            positions = self._adapter.vision_positions if self.cross_attention else self._adapter.prompt_positions
-            found = positions(fed).to(device)
+            found = self._positions(fed).to(device)
         except ImageTokenError as error:
             self.missing = error
             if past > 0 and not self._continues:
@@ -197,9 +196,12 @@ class PromptTracker:
         if self.image_index.shape[1]:
             self.missing = None
 
+    def _positions(self, fed: Mapping[str, Any]) -> Tensor:
+        return self._adapter.vision_positions(fed) if self.cross_attention else self._adapter.prompt_positions(fed)
+
     def _past_length(self, cache: Any, fed: int) -> int:
         self._continues = False
-        if cache is None or not hasattr(cache, "get_seq_length"):
+        if cache is None:
             return 0
         known = self._cache() if self._cache is not None else None
         self._continues = known is cache
@@ -216,6 +218,14 @@ class PromptTracker:
         if ids is None or before is None or ids.shape != (before.shape[0], before.shape[1] + 1):
             return False
         return torch.equal(ids[:, :-1], before)
+
+
+CACHE_NAMES = ("cache", "past_key_values")  # since Transformers 5.24, and before
+
+
+def cache_in(fed: Mapping[str, Any]) -> Any:
+    """The cache among the named arguments of a pass, or None."""
+    return next((fed[name] for name in CACHE_NAMES if fed.get(name) is not None), None)
 
 
 def _as_index(positions: ImagePositions) -> Tensor:

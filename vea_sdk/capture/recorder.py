@@ -73,28 +73,41 @@ class Recorder:
                 stats=stats,
             )
             if self._ranks is not None:
-                self._all_heads(layer, out, stats)
-        if self.top_k is not None and self._ranks is None:
-            self._masks[layer][self.rows - 1] = result[1]
+                self._all_heads(layer, out, stats, index)
+            elif self.top_k is not None:
+                self._masks[layer][self.rows - 1] = result[1]
 
     def read_weights(self, layer: int, weights: Tensor, step: Step) -> None:
         """Take one row from weights that an eager attention returned."""
         index = self._index_for(step.dropped(weights.shape[-1]), weights.device)
         with torch.no_grad():
             row, total = row_from_weights(weights, index, _moved(step.row(weights.shape[-2]), weights))
-            out, stats = self._slots(layer, weights.device)
-            out.copy_(row)
-            stats.copy_(figures(row, total))
-            if self._ranks is not None:
-                self._all_heads(layer, out, stats)
-            elif self.top_k is not None:
-                self._masks[layer][self.rows - 1] = ops.topk_mask(row, self.top_k)
+            self.store(layer, row, figures(row, total), index)
 
-    def _all_heads(self, layer: int, row: Tensor, stats: Tensor) -> None:
+    def store(self, layer: int, row: Tensor, figures: Tensor, index: Tensor) -> None:
+        """Keep a row [B, M] that was computed elsewhere, and its figures [B, 4]; ``index`` as it was read, [B, M]."""
+        with torch.no_grad():
+            out, stats = self._slots(layer, row.device)
+            out.copy_(row)
+            stats.copy_(figures)
+            if self._ranks is not None:
+                self._all_heads(layer, out, stats, index)
+            else:
+                self._choose(layer, out, index)
+
+    def index_on(self, device: torch.device) -> Tensor:
+        """Key positions of the image tokens [B, M] in the prompt, on a layer's device."""
+        return self._index_for(0, device)
+
+    def _all_heads(self, layer: int, row: Tensor, stats: Tensor, index: Tensor) -> None:
         assert self._ranks is not None
         tensor_parallel.average(row, stats, self._ranks)
+        self._choose(layer, row, index)
+
+    def _choose(self, layer: int, row: Tensor, index: Tensor) -> None:
+        """Mask the top k of a row; a token without a key, whose score is 0, is none of them."""
         if self.top_k is not None:
-            self._masks[layer][self.rows - 1] = ops.topk_mask(row, self.top_k)
+            self._masks[layer][self.rows - 1] = ops.topk_mask(row.masked_fill(index < 0, torch.nan), self.top_k)
 
     def scores(self) -> Tensor:
         """All rows as [layers, batch, rows, M] float32 on the first layer's device."""

@@ -141,10 +141,10 @@ def capture(
         UnsupportedModelError: when no adapter serves the model.
         LayerError: when ``layers`` cannot be resolved.
     """
-    return Session(model, layers, queries, top_k, image_positions, _adapter_for(model, adapter, image_positions))
+    return Session(model, layers, queries, top_k, image_positions, adapter_for(model, adapter, image_positions))
 
 
-def _adapter_for(
+def adapter_for(
     model: nn.Module, adapter: Adapter | type[Adapter] | None, image_positions: ImagePositions | None
 ) -> Adapter:
     if isinstance(adapter, type):

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from vea_sdk.adapters import Adapter, AttentionCall
 from vea_sdk.capture import interception
-from vea_sdk.capture.prompt import PromptTracker, Step
+from vea_sdk.capture.compiled import CompiledPasses, is_compiled
+from vea_sdk.capture.hooks import Hook, argument_names, named
+from vea_sdk.capture.prompt import CACHE_NAMES, PromptTracker, Step, cache_in
 from vea_sdk.capture.recorder import Recorder
+from vea_sdk.capture.runs import Runs
 from vea_sdk.errors import CaptureError, InvalidInputError
 
 Queries = Literal["last", "generated", "all"]
@@ -44,20 +44,20 @@ class Watch:
         self._model = model
         self._adapter = adapter
         self._decoder = adapter.decoder
-        modules = adapter.attention_modules()
-        self._layer_of = {modules[layer]: layer for layer in layers}
-        self._stop_after = modules[layers[-1]] if stop_early else None
+        self._runs = Runs(adapter.attention_modules(), layers)
+        self._stop_after = layers[-1] if stop_early else None
         self._queries = queries
         self._prompt = prompt
         self._recorder = recorder
-        self._handles: list[RemovableHandle] = []
-        self._taps: list[interception.SdpaTap] = []
+        self._hooks: list[Hook] = []
+        self._modes: list[interception.SdpaTap] = []
         self._opened = False
         self._outermost: nn.Module | None = None  # the model, or the part of it that was called by itself
         self._outer: dict[str, Any] = {}  # named arguments of the running outermost call
         self._fed: dict[str, Any] = {}  # the same of the decoder's call, with the outer ids and padding
         self._step: Step | None = None
         self._current: nn.Module | None = None  # attention module between its pre- and post-hook
+        self._layer = 0  # the layer for which it runs
         self._inputs: dict[str, Any] = {}  # its named arguments
         self._read: str | None = None  # where that module was read
         self._generated = 0
@@ -65,6 +65,7 @@ class Watch:
         self._encoder_embedding = adapter.encoder_embedding
         self._encoder_ids: Tensor | None = None
         self._decoder_prefix = adapter.decoder_prefix
+        self._compiled = CompiledPasses(self._runs, recorder, self._hooks)
 
     # -- opening and closing
 
@@ -76,25 +77,27 @@ class Watch:
         interception.acquire()
         try:
             interception.ACTIVE.set((*interception.ACTIVE.get(), self))
-            for module in _around(self._decoder, self._model):
+            for module in around(self._decoder, self._model):
                 self._hook(module, self._enter_model, self._leave_model)
             if self._decoder is not self._model:
-                self._hook(self._decoder, self._enter_decoder, None)
+                self._hook(self._decoder, self._enter_decoder, self._leave_decoder)
             if self._encoder_embedding is not None:
                 self._hook(self._encoder_embedding, self._enter_encoder, None)
-            for module in self._layer_of:
+            for module in self._runs.modules:
                 self._hook(module, self._enter_attention, self._leave_attention)
+            self._compiled.open()
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
         """Detach, and restore every attribute that was touched."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        while self._taps:  # left open only when the forward pass was torn down from outside
-            self._taps.pop().close()
+        self._compiled.close()
+        for hook in self._hooks:
+            hook.detach()
+        self._hooks.clear()
+        while self._modes:  # left open only when the forward pass was torn down from outside
+            self._modes.pop().close()
         self._outer, self._fed, self._step, self._current, self._encoder_ids = {}, {}, None, None, None
         self._outermost = None
         self._inputs = {}
@@ -104,10 +107,9 @@ class Watch:
             interception.release()
 
     def _hook(self, module: nn.Module, enter: Callable[..., None], leave: Callable[..., None] | None) -> None:
-        names = tuple(inspect.signature(module.forward).parameters)
-        self._handles.append(module.register_forward_pre_hook(partial(enter, names), with_kwargs=True))
-        if leave is not None:
-            self._handles.append(module.register_forward_hook(leave, always_call=True))
+        hook = Hook(module, enter, leave)
+        self._hooks.append(hook)
+        hook.attach()
 
     # -- hooks: which pass, which layer
 
@@ -119,25 +121,37 @@ class Watch:
         if not self._here() or self._outermost is not None:
             return
         self._outermost = module
-        self._outer = _named(names, args, kwargs)
+        self._outer = named(names, args, kwargs)
         self._step = None
-        if self._decoder is module:
+        if is_compiled(module.forward):
+            self._tell(names, self._outer, module)
+        elif self._decoder is module:
             self._begin(names, self._outer)
 
     def _leave_model(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._here() and module is self._outermost:
+        if module is self._outermost and self._here():
+            if is_compiled(module.forward):
+                self.end_compiled(output is not None)
             self._outermost, self._outer, self._step = None, {}, None
+            self._runs.begin()
 
     def _enter_decoder(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         if self._here():
-            self._begin(names, _named(names, args, kwargs))
+            fed = named(names, args, kwargs)
+            if not (is_compiled(module.forward) and self._tell(names, fed, module)):
+                self._begin(names, fed)
+
+    def _leave_decoder(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self._here() and is_compiled(module.forward):
+            self.end_compiled(output is not None)
 
     def _enter_encoder(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         if self._here():
-            self._encoder_ids = next(iter(_named(names, args, kwargs).values()))
+            self._encoder_ids = next(iter(named(names, args, kwargs).values()))
 
     def _begin(self, names: tuple[str, ...], fed: Mapping[str, Any]) -> None:
         """Start a pass of the decoder. The outer call knows ids and padding, the inner one what is really fed."""
+        self._runs.begin()
         self._fed = {**self._outer, **fed}
         for name in ("input_ids", "attention_mask"):
             outer = self._outer.get(self._decoder_prefix + name)
@@ -146,10 +160,42 @@ class Watch:
         self._fed["encoder_input_ids"] = self._encoder_ids
         embeds, ids = fed.get("inputs_embeds"), fed.get("input_ids")
         tokens = embeds if isinstance(embeds, Tensor) else ids
-        if "past_key_values" in names and isinstance(tokens, Tensor):
+        cache = cache_in(fed)
+        known = cache is None or hasattr(cache, "get_seq_length")
+        if known and not set(CACHE_NAMES).isdisjoint(names) and isinstance(tokens, Tensor):
             self._take(self._prompt.advance(self._fed, tokens))
         else:
             self._step = None  # a cache of its own kind: the first attention call will tell
+
+    # -- compiled passes: everything is said before the graph runs
+
+    def begin_compiled(self, model: nn.Module, kwargs: dict[str, Any]) -> bool:
+        """Get ready for a pass of the compiled model; whether this watch follows it."""
+        if model is not self._model:
+            return False
+        self._outer = kwargs
+        return self._tell(argument_names(model), kwargs, None)
+
+    def _tell(self, names: tuple[str, ...], fed: Mapping[str, Any], outside: nn.Module | None) -> bool:
+        """Begin a compiled pass. Not where the decoder's own arguments are needed, nor where a module runs for several
+        layers: the graph then breaks at the hooks, which run as ever. ``outside`` is the module whose hooks run before
+        and after the graph, if any do."""
+        embeds, ids = fed.get("inputs_embeds"), fed.get("input_ids")
+        unknown = set(CACHE_NAMES).isdisjoint(names) or not isinstance(ids if embeds is None else embeds, Tensor)
+        if unknown or self._decoder_prefix or self._adapter.merged_attention or self._runs.looped:
+            return False
+        self._begin(names, fed)
+        if self._step is None:
+            return False
+        index = self._prompt.image_index
+        reads = self._wanted(self._step) and index is not None and index.shape[1] > 0
+        self._compiled.begin(self._step if reads else None, outside)
+        return True
+
+    def end_compiled(self, finished: bool) -> None:
+        """Take the rows that the graph has left, if it came to its end."""
+        self._outer, self._step = {}, None
+        self._compiled.end(finished)
 
     def _take(self, step: Step) -> None:
         self._step = step
@@ -174,18 +220,21 @@ class Watch:
     def _enter_attention(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         if not self._here() or (self._step is not None and not self._wanted(self._step)):
             return
-        self._current, self._read, self._inputs = module, None, _named(names, args, kwargs)
+        layer = self._runs.next(module)
+        if layer is None:
+            return
+        self._current, self._layer, self._read, self._inputs = module, layer, None, named(names, args, kwargs)
         if not interception.uses_interface(module):
             tap = interception.SdpaTap(self, module)
             tap.open()
-            self._taps.append(tap)
+            self._modes.append(tap)
 
     def _leave_attention(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._current is not module or not self._here():
             return
         inputs, self._inputs, self._current = self._inputs, {}, None
-        if self._taps:
-            self._taps.pop().close()
+        if self._modes:
+            self._modes.pop().close()
         if self._read is None and output is not None:
             self._ask_adapter(module, inputs, output)
 
@@ -200,7 +249,7 @@ class Watch:
         if isinstance(call, AttentionCall):
             self.read_call(module, call, "adapter")
             return
-        where = f"layer {self._layer_of[module]} ({type(module).__name__})"
+        where = f"layer {self._layer} ({type(module).__name__})"
         if call is not None:
             raise InvalidInputError(
                 f"{where}: attention_call() of {type(self._adapter).__name__} returned {type(call).__name__}. Return "
@@ -226,25 +275,25 @@ class Watch:
         if step is not None:
             if source == "adapter" and call.causal and call.mask is None and step.seen > step.length:
                 raise InvalidInputError(
-                    f"layer {self._layer_of[module]}: attention_call() says causal=True, by which query i sees keys 0 "
+                    f"layer {self._layer}: attention_call() says causal=True, by which query i sees keys 0 "
                     f"to i, but this pass feeds {step.length} tokens after {step.seen - step.length} earlier ones. "
                     "Leave causal out where the keys include earlier passes; the last query sees them all."
                 )
-            self._recorder.read_call(self._layer_of[module], call, step)
-            self._finish(module)
+            self._recorder.read_call(self._layer, call, step)
+            self._finish()
 
     def read_weights(self, module: nn.Module, weights: Tensor, key: Tensor) -> None:
         """Read one row from the weights of an eager attention."""
         step = self._step_to_read(module, weights[..., :1], key, "interface")
         if step is not None:
-            self._recorder.read_weights(self._layer_of[module], weights, step)
-            self._finish(module)
+            self._recorder.read_weights(self._layer, weights, step)
+            self._finish()
 
     def _step_to_read(self, module: nn.Module, query: Tensor, key: Tensor, source: str) -> Step | None:
         """The running pass, or None when this row is not wanted or has no image token to look at."""
         if self._read is not None:
             raise CaptureError(
-                f"layer {self._layer_of[module]} ({type(module).__name__}) computes attention twice in one pass; "
+                f"layer {self._layer} ({type(module).__name__}) computes attention twice in one pass; "
                 "which of the two looks at the image is not known."
             )
         self._read = source
@@ -254,17 +303,13 @@ class Watch:
         index = self._prompt.image_index
         return self._step if self._wanted(self._step) and index is not None and index.shape[1] else None
 
-    def _finish(self, module: nn.Module) -> None:
-        if module is self._stop_after:
+    def _finish(self) -> None:
+        if self._layer == self._stop_after:
             raise StopForward
 
 
-def _around(decoder: nn.Module, model: nn.Module) -> list[nn.Module]:
+def around(decoder: nn.Module, model: nn.Module) -> list[nn.Module]:
     """The model and its parts around the decoder, any of which may be called; the model alone where there is none."""
     path = next((name for name, module in model.named_modules() if module is decoder), "")
     parts = path.split(".")[:-1]
     return [model.get_submodule(".".join(parts[:depth])) for depth in range(len(parts) + 1)]
-
-
-def _named(names: tuple[str, ...], args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {**dict(zip(names, args, strict=False)), **kwargs}

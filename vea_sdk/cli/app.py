@@ -13,6 +13,7 @@ from vea_sdk.cli.demo import demo
 from vea_sdk.cli.doctor import doctor
 from vea_sdk.cli.eval import evaluate
 from vea_sdk.cli.profile import profile
+from vea_sdk.cli.watch import watch
 from vea_sdk.errors import VeaError
 
 app = typer.Typer(
@@ -22,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, ask, attend, profile, analyze, doctor, bench):
+for command in (demo, ask, attend, profile, analyze, doctor, bench, watch):
     app.command()(command)
 app.command("eval")(evaluate)
 

@@ -44,7 +44,7 @@ def evaluate(
     columns: ColumnsOption = None,
     shuffle: ShuffleFlag = False,
     degrade: DegradeOption = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap, --shuffle and --degrade.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap, probes, --shuffle and --degrade.")] = 0,
     layers: LayersOption = "profiled",
     lam: Annotated[float, typer.Option("--lam", help="λ of denoising.")] = 10.0,
     sigma: Annotated[float, typer.Option("--sigma", help="σ of smoothing.")] = 0.5,

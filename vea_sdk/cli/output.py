@@ -20,7 +20,7 @@ from vea_sdk.capture.layers import LayerSelection
 from vea_sdk.profiles import Profile
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the pictures; made if absent.")]
+OutFolder = Annotated[Path, typer.Option("--out", help="Folder for what is written; made if absent.")]
 
 
 @contextmanager

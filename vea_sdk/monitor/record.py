@@ -75,7 +75,9 @@ class Record:
     trace: tuple[float | None, float | None, float | None] | None = None
     timings: Mapping[str, float] = field(default_factory=dict)
     dropped: bool = False
-    finished: str = "ended"  # or "failed": the request raised; "cut": the next one or close() came before its end
+    finished: str = "ended"  # or "failed": the request raised; "cut": close() came before its end
+    unread: str | None = None  # why there are no figures
+    rows: tuple[tuple[float | None, ...], ...] | None = None  # [layers][image tokens], only with rows=True
     content: Mapping[str, Any] | None = None  # only with content=True
     schema: int = SCHEMA
 
@@ -104,6 +106,8 @@ class Record:
             known["top_patches"] = tuple(Patch(**patch) for patch in patches)
             if known.get("trace") is not None:
                 known["trace"] = tuple(known["trace"])
+            if known.get("rows") is not None:
+                known["rows"] = tuple(map(tuple, known["rows"]))
             return cls(**known)
         except (KeyError, TypeError) as error:
             raise InvalidInputError(f"this is no record: {error!r}") from error

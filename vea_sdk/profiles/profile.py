@@ -46,7 +46,7 @@ class Profile:
     auroc_high: PerLayer = ()
     chosen_share: PerLayer = ()  # in what share of the resamples the layer is chosen
     rule: str | None = None  # which patches counted as evidence
-    skipped: dict[str, int] = field(default_factory=dict)  # why samples could not be ranked, and how many
+    skipped: dict[str, int] = field(default_factory=dict, hash=False)  # why samples could not be ranked, and how many
     version: str | None = None  # of this package, that made the profile
 
     @classmethod

@@ -1,4 +1,5 @@
-"""Inkling: position bias added to the scores, short convolutions on keys and values, squares of pixels as tokens."""
+"""Inkling and its successors: position bias added to the scores, short convolutions on keys and values, squares of
+pixels as tokens; in the last one a loop over layers."""
 
 from __future__ import annotations
 
@@ -47,13 +48,12 @@ def inkling() -> Tiny:
     return Tiny(model, processor, tokenizer.image_token_id, "<|content_image|><|unused_200054|>")
 
 
-@case("inkling2")
-def inkling2() -> Tiny:
+def inkling2_like(model_class: Any, config_class: Any, **text_config: Any) -> Tiny:
     tokenizer = byte_tokenizer(image_token="<|unused_200054|>")
     image_processor = hf.Inkling2ImageProcessor(size={"height": SIDE, "width": SIDE})
     processor = hf.Inkling2Processor(image_processor, tokenizer)
     text = {key: value for key, value in INKLING_TEXT.items() if key != "intermediate_size"}
-    config = hf.Inkling2Config(
+    config = config_class(
         vision_config={
             "patch_size": SIDE // 2,
             "hidden_size": 32,
@@ -64,8 +64,22 @@ def inkling2() -> Tiny:
             "text_hidden_size": 64,
         },
         text_config=text
-        | {"vocab_size": len(tokenizer), "unpadded_vocab_size": len(tokenizer), "n_layers_per_attn_res_block": 2},
+        | {"vocab_size": len(tokenizer), "unpadded_vocab_size": len(tokenizer), "n_layers_per_attn_res_block": 2}
+        | text_config,
         image_token_id=tokenizer.image_token_id,
     )
-    model = tiny_model(hf.Inkling2ForConditionalGeneration, config)
+    model = tiny_model(model_class, config)
     return Tiny(model, processor, tokenizer.image_token_id, "<|unused_200054|>")
+
+
+@case("inkling2")
+def inkling2() -> Tiny:
+    return inkling2_like(hf.Inkling2ForConditionalGeneration, hf.Inkling2Config)
+
+
+@case("inkling2_loop")
+def inkling2_loop() -> Tiny:
+    """Layers 2 and 3 run three times: ten layers in a pass."""
+    loop = {"loop_layer_index_start": 2, "loop_layer_index_end": 4, "loop_num_passes": 3, "loop_gate_rank": 8}
+    loop |= {"num_hidden_layers": 6, "layer_types": ["hybrid_sliding", "hybrid"] * 3}
+    return inkling2_like(hf.Inkling2LoopForConditionalGeneration, hf.Inkling2LoopConfig, **loop)

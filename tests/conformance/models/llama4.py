@@ -17,6 +17,14 @@ def in_float32(tiny: Tiny, pictures: Any, texts: Any) -> Any:
     return inputs
 
 
+DEFECT = "Transformers 5.24.0 fails at the end of every forward pass; the suite mends that"
+
+
+def mend(model: Any) -> None:
+    """Transformers 5.24.0 looks for the picture's features in what the language model returns, which never has them."""
+    model.language_model.register_forward_hook(lambda module, args, output: setattr(output, "image_outputs", None))
+
+
 @case("llama4")
 def llama4() -> Tiny:
     side, patch = 64, 4  # per tile: 16 x 16 patches, pixel-shuffled to 8 x 8 tokens
@@ -49,5 +57,15 @@ def llama4() -> Tiny:
         image_token_index=tokenizer.patch_token_id,
     )
     model = tiny_model(hf.Llama4ForConditionalGeneration, config)
-    options = ({"resize_to_max_canvas": True}, {"max_patches": 1})
-    return Tiny(model, processor, tokenizer.patch_token_id, "<|image|>", make_inputs=in_float32, options=options)
+    broken = hf.__version__ == "5.24.0"
+    if broken:
+        mend(model)
+    return Tiny(
+        model,
+        processor,
+        tokenizer.patch_token_id,
+        "<|image|>",
+        make_inputs=in_float32,
+        options=({"resize_to_max_canvas": True}, {"max_patches": 1}),
+        remark=DEFECT if broken else "",
+    )

@@ -13,7 +13,7 @@ from vea_sdk.grounding.probes.lettering import Lettering
 from vea_sdk.grounding.probes.sheet import Sheet, shade
 from vea_sdk.grounding.samples import Sample
 
-_Draw = Callable[[Sheet, Random], tuple[str, str]]
+_Draw = Callable[[Sheet, Random], tuple[str, *tuple[str, ...]]]  # the question, and every answer to accept
 
 _DRAWN: dict[str, _Draw] = {
     "scene": scene.draw,
@@ -91,8 +91,8 @@ def compose(
 ) -> Sample:
     """One picture. ``blank`` leaves the evidence out and changes nothing else; everything else see :func:`probes`."""
     sheet = Sheet(size, shade(rng, 100, 205), lettering, words, clutter, blank)
-    question, answer = _DRAWN[kind](sheet, rng)
-    return Sample(sheet.image, question, (answer,), (sheet.box,), name, kind)
+    question, *answers = _DRAWN[kind](sheet, rng)
+    return Sample(sheet.image, question, tuple(answers), (sheet.box,), name, kind)
 
 
 def _some(name: str, given: Sequence[Any], known: Sequence[Any]) -> list[Any]:

@@ -8,8 +8,10 @@ from PIL import ImageDraw
 
 from vea_sdk.grounding.probes.sheet import COLOURS, Sheet, cells, shade
 
+NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
-def draw(sheet: Sheet, rng: Random) -> tuple[str, str]:
+
+def draw(sheet: Sheet, rng: Random) -> tuple[str, str, str]:
     """Cards, each under a word; the evidence is the dots on one card."""
     rows, cols = ((1, 2), (2, 2), (2, 3))[sheet.clutter]
     names = rng.sample(sheet.words, rows * cols)
@@ -22,15 +24,15 @@ def draw(sheet: Sheet, rng: Random) -> tuple[str, str]:
         sheet.pen.rectangle((x0 + gap, y0 + gap, x1 - gap, y1 - gap), fill=shade(rng, 232, 252), outline=ink)
         size = sheet.lettering.fitting(name, 0.8 * (x1 - x0), round(6 * sheet.unit))
         sheet.write(name, (x0 + x1) / 2, y0 + gap + 8 * sheet.unit, size, ink, align=0.5)
-        count = rng.randint(1, 9)
+        dots = rng.randint(1, len(NUMBERS))
         if number == asked:
-            answer = count
+            count = dots
         colour = COLOURS[rng.choice(("red", "blue", "green", "purple", "black"))]
         spots = cells((x0 + 2 * gap, y0 + gap + 11 * sheet.unit, x1 - 2 * gap, y1 - 2 * gap), 3, 3)
-        for left, top, right, bottom in rng.sample(spots, count):
+        for left, top, right, bottom in rng.sample(spots, dots):
             side = 0.7 * min(right - left, bottom - top)
             sheet.shape(_dot, (left + right) / 2, (top + bottom) / 2, side, colour, evidence=number == asked)
-    return f'How many dots are on the card "{names[asked]}"?', str(answer)
+    return f'How many dots are on the card "{names[asked]}"?', str(count), NUMBERS[count - 1]
 
 
 def _dot(pen: ImageDraw.ImageDraw, side: int) -> None:

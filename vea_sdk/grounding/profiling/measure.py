@@ -77,12 +77,13 @@ def measure(
     remaining = enumerate(samples)
     with Journal(journal, _run_of(vlm, selection, rule)) as kept:
         while items := [_identified(place, sample, seen) for place, sample in islice(remaining, batch)]:
-            missing = [name for name, _ in items if name not in kept.rows]
-            if missing:
+            known = {name: _kept(kept.rows[name], sample) for name, sample in items if name in kept.rows}
+            if len(known) < len(items):
                 for row in _measured(vlm, items, selection, rule):
-                    if row.id in missing:
+                    if row.id not in known:
                         kept.add(asdict(row))
-            done += [_kept(kept.rows[name], sample) for name, sample in items]
+                        known[row.id] = row
+            done += [known[name] for name, _ in items]
             if progress is not None:
                 progress(len(items))
     if not done:

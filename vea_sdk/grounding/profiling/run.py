@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-import vea_sdk
+from vea_sdk._version import __version__
 from vea_sdk.capture.layers import LayerSelection
 from vea_sdk.grounding.metrics import Rule
 from vea_sdk.grounding.profiling.choice import best_layers, n_best
@@ -79,7 +79,7 @@ def profile_of(
         chosen_share=by_layer(sure.share),
         rule=found.rule,
         skipped=found.skipped,
-        version=vea_sdk.__version__,
+        version=__version__,
     )
 
 

@@ -1,0 +1,190 @@
+"""``vea watch``, and the tail it reads with: each record once, through rotation, wrong lines named."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from records import record, stationary
+from typer.testing import CliRunner, Result
+
+from vea_sdk.cli.app import app
+from vea_sdk.errors import InvalidInputError
+from vea_sdk.monitor.sinks import JsonLinesSink
+from vea_sdk.monitor.tail import Tail
+
+
+def vea(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "records.jsonl"
+
+
+def requests(tail: Tail) -> list[str]:
+    return [one.request for one in tail.poll()]
+
+
+# --- the tail ------------------------------------------------------------------------------------------------
+
+
+def test_tail_waits_for_the_file_and_for_whole_lines(path: Path) -> None:
+    tail = Tail(path)
+    assert requests(tail) == []
+    line = json.dumps(record(0).to_dict()).encode() + b"\n"
+    path.write_bytes(line + line[:50])
+    assert requests(tail) == ["r0"]
+    assert requests(tail) == []
+    with path.open("ab") as file:
+        file.write(line[50:])
+    assert requests(tail) == ["r0"]
+    assert tail.wrong_lines == 0
+    tail.close()
+
+
+@pytest.mark.parametrize("step", [1, 3, 7])
+def test_tail_reads_each_record_once_through_rotations(path: Path, step: int) -> None:
+    """Up to several rotations come between two looks; enough files are kept for all of them."""
+    sink = JsonLinesSink(path, max_bytes=3000, keep=9)
+    tail, seen = Tail(path), []
+    for i in range(60):
+        sink.write(record(i))
+        if i % step == 0:
+            seen += requests(tail)
+    seen += requests(tail)
+    assert Path(f"{path}.9").exists()
+    assert seen == [f"r{i}" for i in range(60)]
+    assert (tail.gaps, tail.wrong_lines) == (0, 0)
+
+
+def test_tail_says_when_rotation_was_faster(path: Path) -> None:
+    sink, tail = JsonLinesSink(path, max_bytes=1, keep=2), Tail(path)
+    sink.write(record(0))
+    assert requests(tail) == ["r0"]
+    for i in range(1, 9):
+        sink.write(record(i))
+    assert requests(tail) == ["r6", "r7", "r8"]
+    assert tail.gaps == 1
+
+
+def test_tail_begins_with_the_rotated_files(path: Path) -> None:
+    sink = JsonLinesSink(path, max_bytes=1)
+    for i in range(4):
+        sink.write(record(i))
+    assert requests(Tail(path)) == ["r3"]
+    assert requests(Tail(path, rotated=True)) == ["r0", "r1", "r2", "r3"]
+
+
+def test_tail_reads_an_emptied_file_from_its_start(path: Path) -> None:
+    sink, tail = JsonLinesSink(path), Tail(path)
+    for i in range(3):
+        sink.write(record(i))
+    assert len(requests(tail)) == 3
+    os.truncate(path, 0)
+    sink.write(record(3))
+    assert requests(tail) == ["r3"]
+
+
+def test_tail_names_wrong_lines(path: Path) -> None:
+    good = record(0).to_dict()
+    wrong = [
+        b'{"request": "hal',
+        b"[1, 2]",
+        b"\xff\xfe",
+        json.dumps(good | {"schema": 99}).encode(),
+        json.dumps({"schema": 1}).encode(),
+        json.dumps(good | {"mean": good["mean"] | {"image_mass": "much"}}).encode(),
+        json.dumps(good | {"time": "noon"}).encode(),
+        json.dumps(good | {"layers": 3}).encode(),
+        json.dumps(good | {"mean": None}).encode(),
+        json.dumps(good | {"timings": [1]}).encode(),
+        b"[" * 100_000,
+    ]
+    path.write_bytes(b"\n".join([*wrong, b"", json.dumps(good).encode(), b""]))
+    tail = Tail(path)
+    assert requests(tail) == ["r0"]
+    assert tail.wrong_lines == len(wrong)
+    for number, line in enumerate(tail.wrong, 1):
+        assert line.startswith(f"{path}:{number}: ")
+    assert "schema 99" in tail.wrong[3]
+
+
+# --- the command ---------------------------------------------------------------------------------------------
+
+
+def test_one_object_for_machines(path: Path) -> None:
+    sink = JsonLinesSink(path)
+    records = [*stationary(300, seed=1), *(record(300 + i, 0.0001) for i in range(8))]
+    for one in records:
+        sink.write(one)
+    with path.open("a") as file:
+        file.write("no record\n")
+    result = vea("watch", path, "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["wrong_lines"] == 1
+    assert f"{path}:309: " in result.stderr
+    model = found["models"]["tiny"]
+    assert model["requests"] == 308
+    assert model["statistics"]["image_mass"]["count"] == 308
+    assert "image_ignored" in {alert["kind"] for alert in found["firing"]}
+
+
+def test_a_table_for_people(path: Path) -> None:
+    sink = JsonLinesSink(path)
+    for i in range(3):
+        sink.write(record(i, model="org/[bold]name"))
+    sink.write(record(3, nan=2, model="org/[bold]name", request="[red]id[/red]"))
+    result = vea("watch", path, "--once", "--rows", 2)
+    assert result.exit_code == 0, result.stderr
+    for text in ("org/[bold]name", "4 requests", "image mass", "0.4", "NaN 2", "nan firing"):
+        assert text in result.stdout
+    assert "r1" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["absent.jsonl"], "absent.jsonl"), (["."], "no file"), (["FILE", "--window", 3], "--window"), ([], "FILE.jsonl")],
+)
+def test_wrong_usage(path: Path, arguments: list[object], message: str) -> None:
+    path.touch()
+    result = vea("watch", *[path if argument == "FILE" else argument for argument in arguments])
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_a_file_without_records_fails(path: Path) -> None:
+    path.write_text("nothing\n")
+    result = vea("watch", path, "--json")
+    assert isinstance(result.exception, InvalidInputError)
+    assert f"{path}:1: " in result.stderr
+    assert result.stdout == ""
+
+
+def test_follow_prints_a_line_per_look_that_found_something(path: Path) -> None:
+    command = [sys.executable, "-m", "vea_sdk", "watch", str(path), "--json", "--follow", "--interval", "0.05"]
+    search = os.pathsep.join(sys.path)
+    env = os.environ | {"PYTHONPATH": search}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
+        assert process.stdout is not None
+        try:
+            assert json.loads(process.stdout.readline())["models"] == {}  # it waits for the file
+            sink = JsonLinesSink(path, max_bytes=1)
+            for i in range(3):
+                sink.write(record(i))
+                time.sleep(0.01)
+            found = 0
+            while found < 3:
+                found = json.loads(process.stdout.readline())["models"]["tiny"]["requests"]
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=20) == 0
+        finally:
+            process.kill()

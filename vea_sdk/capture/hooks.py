@@ -1,0 +1,47 @@
+"""A pre-hook and a hook of one module, put on and taken off together."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+
+class Hook:
+    """What is done before and after the calls of one module; ``enter`` is told the names of its arguments first."""
+
+    def __init__(self, module: nn.Module, enter: Callable[..., None], leave: Callable[..., None] | None) -> None:
+        self.module = module
+        self._names = argument_names(module)
+        self._do_enter = enter
+        self._leave = leave
+        self._handles: list[RemovableHandle] = []
+
+    def _enter(self, module: nn.Module, args: Any, kwargs: dict[str, Any] | None = None) -> None:
+        # None: another thread runs the module in the moment between putting on the hook and saying what it takes.
+        if kwargs is not None:
+            self._do_enter(self._names, module, args, kwargs)
+
+    def attach(self) -> None:
+        """Does nothing where it is attached."""
+        if not self._handles:
+            self._handles.append(self.module.register_forward_pre_hook(self._enter, with_kwargs=True))
+            if self._leave is not None:
+                self._handles.append(self.module.register_forward_hook(self._leave, always_call=True))
+
+    def detach(self) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+
+
+def argument_names(module: nn.Module) -> tuple[str, ...]:
+    """Of its ``forward``, in order."""
+    return tuple(inspect.signature(module.forward).parameters)
+
+
+def named(names: tuple[str, ...], args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by name."""
+    return {**dict(zip(names, args, strict=False)), **kwargs}

@@ -1,0 +1,206 @@
+"""From an ended generation to the records of its requests; in the drain thread."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vea_sdk.adapters import Adapter, ImageLayout
+from vea_sdk.errors import ImageTokenError
+from vea_sdk.monitor.figures import Read, in_figures, number, read
+from vea_sdk.monitor.generation import Generation, Place
+from vea_sdk.monitor.places import patches
+from vea_sdk.monitor.record import Figures, Record
+from vea_sdk.monitor.ring import Ring
+
+_log = logging.getLogger("vea_sdk.monitor")
+_STAGED = 1024  # float32 values: 4 KB of pinned memory
+_NOTHING = Figures(None, None, None, None, None)
+
+
+class Builder:
+    """Makes records; ``bytes_copied`` counts what came from the device for the last one."""
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        layers: tuple[int, ...],
+        ring: Ring,
+        top_k: int,
+        rows: bool,
+        content: bool,
+        processor: Any,
+    ) -> None:
+        self._adapter, self._layers, self._ring, self._top_k = adapter, layers, ring, top_k
+        self._rows, self._content, self._processor = rows, content, processor
+        model = adapter.model
+        self._model = str(getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__)
+        self._streams: dict[torch.device, Any] = {}
+        self._staging: Tensor | None = None
+        self._laid: tuple[Generation, list[list[ImageLayout]] | None] | None = None
+        self.bytes_copied = 0
+
+    def dropped(self, request: str, why: str) -> Record:
+        return self._without_figures(request, why, dropped=True)
+
+    def record(self, generation: Generation, place: Place) -> Record:
+        """Raises nothing: what went wrong stands in the record."""
+        self.bytes_copied = 0
+        try:
+            return self._record(generation, place)
+        except ImageTokenError as error:
+            return self._without_figures(
+                place.request,
+                str(error),
+                finished=generation.finished,
+                prompt_tokens=generation.prompt_length,
+                timings=_timings(generation),
+            )
+        except Exception as error:
+            _log.exception("the record of %s has no figures", place.request)
+            return self._without_figures(place.request, repr(error), finished=generation.finished)
+
+    def _record(self, generation: Generation, place: Place) -> Record:
+        follower = generation.follower
+        assert follower is not None
+        prompt, recorder = follower.prompt, follower.recorder
+        known: dict[str, Any] = {
+            "finished": generation.finished,
+            "timings": _timings(generation),
+            "generated_tokens": recorder.fed,
+            "prompt_tokens": generation.prompt_length,
+            "content": self._said(generation, place) if self._content else None,
+        }
+        if recorder.too_many:
+            why = (
+                f"{recorder.too_many} image tokens, but a place holds {self._ring.width}; "
+                "raise max_image_tokens= of vea.monitor()"
+            )
+            return self._without_figures(place.request, why, dropped=True, **known)
+        problem = follower.problem or (str(prompt.missing) if prompt.missing is not None else None)
+        if problem is not None or not recorder.device_of:
+            problem = problem or "no layer was read: the prompt did not get as far"
+            return self._without_figures(place.request, problem, **known)
+        assert generation.index is not None
+        assert generation.valid is not None
+        layouts = self._layouts(generation, place.number)
+        with self._after(generation, next(iter(recorder.device_of.values()))):
+            found = read(
+                self._ring,
+                place.slot,
+                recorder.device_of,
+                self._layers,
+                generation.index[place.row],
+                generation.valid[place.row],
+                layouts,
+                self._top_k,
+                self._rows,
+                self._staging,
+            )
+        self.bytes_copied = found.copied
+        return self._with_figures(place.request, found, layouts, known)
+
+    def _with_figures(
+        self, request: str, found: Read, layouts: Sequence[ImageLayout] | None, known: dict[str, Any]
+    ) -> Record:
+        mean, per_layer = in_figures(found, self._adapter.cross_attention)
+        known |= {"generated_tokens": found.generated, "prompt_tokens": found.prompt}
+        return Record(
+            request=request,
+            time=time.time(),
+            model=self._model,
+            adapter=type(self._adapter).__name__,
+            layers=found.layers,
+            images=len(layouts) if layouts is not None else (0 if not found.image else None),
+            image_tokens=found.image,
+            mean=mean,
+            per_layer=per_layer,
+            agreement=found.agreement,
+            top_patches=patches(found.top, layouts),
+            spikes=found.spikes,
+            border_share=found.border_share,
+            nan=found.nan,
+            trace=found.trace if found.generated else None,
+            rows=None if found.rows is None else tuple(tuple(map(number, row)) for row in found.rows.tolist()),
+            **known,
+        )
+
+    def _without_figures(self, request: str, why: str, **known: Any) -> Record:
+        counts = {"image_tokens": 0, "prompt_tokens": 0, "generated_tokens": 0} | known
+        return Record(
+            request=request,
+            time=time.time(),
+            model=self._model,
+            adapter=type(self._adapter).__name__,
+            layers=self._layers,
+            images=None,
+            mean=_NOTHING,
+            per_layer=(),
+            unread=why,
+            **counts,
+        )
+
+    def _layouts(self, generation: Generation, request: int) -> list[ImageLayout] | None:
+        """Of the pictures of one request, None where their geometry is not known; computed once for a batch."""
+        if generation.image_sizes is None:
+            return None
+        if self._laid is None or self._laid[0] is not generation:
+            try:
+                self._laid = (generation, self._lay_out(generation))
+            except Exception as error:  # of a processor, too: the figures are worth having without boxes
+                _log.warning("no boxes: %s", error)
+                self._laid = (generation, None)
+        return None if self._laid[1] is None else self._laid[1][request]
+
+    def _lay_out(self, generation: Generation) -> list[list[ImageLayout]]:
+        sizes = generation.image_sizes
+        assert sizes is not None
+        layouts = iter(self._adapter.layouts(generation.inputs, [one for row in sizes for one in row], self._processor))
+        return [[next(layouts) for _ in row] for row in sizes]
+
+    def _after(self, generation: Generation, device: torch.device) -> AbstractContextManager[object]:
+        """On a GPU: a stream beside the model's, that waits for the generation's last pass."""
+        if device.type != "cuda":
+            return nullcontext()
+        if device not in self._streams:
+            self._streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            self._staging = torch.empty(_STAGED, pin_memory=True)
+        for event in generation.events.values():
+            self._streams[device].wait_event(event)
+        return torch.cuda.stream(self._streams[device])
+
+    def _said(self, generation: Generation, place: Place) -> Mapping[str, Any]:
+        """The prompt and the answer, as ids and, where the processor is known, as text."""
+        prompts = generation.inputs.get("input_ids")
+        ids = {"prompt": None if prompts is None else prompts[place.number], "answer": _answer(generation, place)}
+        found: dict[str, Any] = {}
+        for name, part in ids.items():
+            found[f"{name}_ids"] = None if part is None else part.tolist()
+            if part is not None and hasattr(self._processor, "decode"):
+                found[name] = self._processor.decode(part, skip_special_tokens=name == "answer")
+        return found
+
+
+def _answer(generation: Generation, place: Place) -> Tensor | None:
+    """What ``generate()`` returned after the prompt, the best of several; elsewhere the tokens that were fed back, all
+    but the last."""
+    sequences, prompts = generation.answer, generation.inputs.get("input_ids")
+    if sequences is None or prompts is None:
+        return torch.cat([ids[place.row] for ids in generation.fed]) if generation.fed else None
+    sequence, prompt = sequences[place.number * (len(sequences) // len(prompts))], prompts[place.number]
+    begins = len(sequence) > len(prompt) and torch.equal(sequence[: len(prompt)], prompt)
+    return sequence[len(prompt) :] if begins else sequence
+
+
+def _timings(generation: Generation) -> dict[str, float]:
+    """Seconds of the host's clock; on a GPU the passes are only launched in them. "monitor": spent watching."""
+    assert generation.follower is not None
+    prefill = max(generation.prompt_ended - generation.started, 0.0)
+    total = max(generation.touched - generation.started, 0.0)
+    return {"prefill": prefill, "total": total, "monitor": generation.follower.seconds}

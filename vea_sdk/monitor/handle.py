@@ -1,0 +1,301 @@
+"""``vea.monitor``: attach once, leave it on. What it needs is imported when it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from vea_sdk.adapters import Adapter
+from vea_sdk.capture.layers import LayerSelection, resolve_layers
+from vea_sdk.capture.session import adapter_for
+from vea_sdk.capture.tensor_parallel import ranks_of
+from vea_sdk.errors import InvalidInputError, UnsupportedModelError
+<<<<<<< HEAD
+from vea_sdk.monitor import lifetime
+from vea_sdk.monitor.build import Builder
+from vea_sdk.monitor.counters import Counters, Tally
+from vea_sdk.monitor.drain import Drain
+from vea_sdk.monitor.generation import Follower, Generation, Place
+from vea_sdk.monitor.hooks import Hooks
+from vea_sdk.monitor.prompt import UnreadPrompt
+from vea_sdk.monitor.ring import Ring
+from vea_sdk.monitor.sampling import check_rate, sampled
+from vea_sdk.monitor.scope import SCOPE, Request, RequestScope, name_rows
+from vea_sdk.monitor.sinks.base import Sink
+from vea_sdk.monitor.slots import SlotRecorder
+
+
+class Monitor:
+    """What :func:`monitor` returns: on until it is closed. One handle serves all threads that run the model."""
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        layers: tuple[int, ...],
+        sinks: Sequence[Sink],
+        sample_rate: float,
+        max_inflight: int,
+        max_image_tokens: int,
+        idle_timeout: float,
+        content: bool,
+        **options: Any,
+    ) -> None:
+        self.layers = layers
+        self.sample_rate = sample_rate
+        self._adapter, self._sinks, self._content, self._idle = adapter, tuple(sinks), content, idle_timeout
+        self._told = tuple(sink.begin for sink in sinks if hasattr(sink, "begin"))
+        self._pad = _pad_id(adapter.model)
+        attention = adapter.attention_modules()
+        devices = {tensor.device for layer in layers for tensor in attention[layer].parameters()}
+        self._ring = Ring(len(layers), max_inflight, max_image_tokens, devices - {torch.device("meta")})
+        self._builder = Builder(adapter, layers, self._ring, content=content, **options)
+        self._closing = threading.Lock()
+        self._closed = self._detached = False
+        self._start()
+        interception.acquire()
+        try:
+            self._hooks = Hooks(adapter, layers, self._begin, self._end)
+        except BaseException:
+            interception.release()
+            raise
+        lifetime.add(self)
+
+    @property
+    def sample_rate(self) -> float:
+        """Share of the requests that are sampled, 0 to 1. May be changed while requests are answered."""
+        return self._rate
+
+    @sample_rate.setter
+    def sample_rate(self, rate: float) -> None:
+        self._rate = check_rate(rate)
+
+    @property
+    def counters(self) -> Counters:
+        """What was done so far; in a forked process, since the fork."""
+        return self._tally.snapshot()
+
+    def request(self, ids: str | Sequence[str], image_sizes: Sequence[Any] | None = None) -> RequestScope:
+        """Name what is asked inside this context; the sampling decision is made from the name.
+
+            with handle.request("a7f3", image_sizes=[(480, 640)]):
+                model.generate(**inputs)
+
+        The request ends with the context at the latest. Every prompt fed inside is a record of its own under this name.
+        The name is seen where the context variables of the caller are: ``asyncio.to_thread`` carries them over to the
+        thread, an executor does not.
+
+        Args:
+            ids: of the one request, or of those in the rows of a batch. One id for a batch of several names its rows
+                "id/0", "id/1", ...
+            image_sizes: (height, width) of each original picture of the request, in prompt order; for several ids one
+                such list each. With them the record says which pixels the highest patches show.
+
+        Raises:
+            InvalidInputError: for ids that are no strings, or sizes that do not go with them.
+        """
+        return RequestScope(ids, image_sizes)
+
+    def flush(self, timeout: float = 2.0) -> bool:
+        """Wait until the records of all requests that have ended were handed to the sinks; False where they were not
+        within ``timeout`` seconds."""
+        return self._drain.flush(timeout)
+
+    def close(self, timeout: float = 2.0) -> None:
+        """Take every hook off, hand over what is left, and close the sinks.
+
+        Requests under way get a record that says "cut". What is not handed over within ``timeout`` seconds is counted
+        as lost. A pass that takes longer keeps its hooks until it ends.
+        """
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+        lifetime.remove(self)
+        lost = self._drain.close(timeout)
+        if not self._drain.busy:
+            self._detach()
+        if lost:
+            lifetime.log.warning("%d records were not handed over within %g s and are lost", lost, timeout)
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Monitor:
+        return self
+
+    def after_fork(self) -> None:
+        """In a forked child: what is under way is the parent's; thread, places and counters begin anew."""
+        self._ring.forget_taken()
+        self._closing = threading.Lock()
+        self._start()
+
+    def _start(self) -> None:
+        self._tally = Tally()
+        self._drain = Drain(self._builder, self._ring, self._sinks, self._tally, self._idle)
+        self._drain.on_quiet = self._detach
+
+    def _detach(self) -> None:
+        with self._closing:
+            if self._detached:
+                return
+            self._detached = True
+        self._hooks.remove()
+        interception.release()
+
+    # -- called in the middle of requests
+
+    def _begin(self, fed: Mapping[str, Any], tokens: Tensor, before: Generation | None) -> Generation:
+        """A new prompt: decide which of its requests are sampled, and find a place for them."""
+        phase, call = PHASE.get(), CALL.get()
+        prompt = None if before is None else before.prompt
+        generation = Generation(phase=phase, prompt=prompt)
+        if self._closed:
+            return generation
+        rows = tokens.shape[0]
+        given = None if call is None else call.inputs["input_ids"]
+        requests = name_rows(rows, given.shape[0] if isinstance(given, Tensor) else None)
+        chosen = [request for request in requests if sampled(request.key, self._rate)]
+        self._tell(chosen)
+        slots = self._ring.take(len(chosen)) if chosen else []
+        full = chosen[len(slots) :]
+        self._tally.add(requests=len(requests), samples=len(chosen), drops=len(full))
+        for request in full:
+            self._drain.dropped(request.name, f"all {self._ring.slots} places are taken; raise max_inflight=")
+        if not slots:
+            return generation
+        generation.places = [
+            Place(request.number, request.row, slot, request.name) for request, slot in zip(chosen, slots, strict=False)
+        ]
+        generation.prompt = prompt or UnreadPrompt(self._adapter, self._ring.width)
+        recorder = SlotRecorder(self.layers, self._ring, [(place.row, place.slot) for place in generation.places])
+        assisted = phase is not None and phase.name == "assisted"
+        queries: Queries = "last" if assisted else "all"  # drafts are fed before it is known whether they stay
+        generation.follower = Follower(self._adapter, self.layers, queries, generation.prompt, recorder)
+        generation.follower.knows_encoder(self._hooks.encoder_ids)
+        generation.pad = self._pad
+        generation.fed = [] if self._content else None
+        if requests[0].sizes is not None:
+            generation.image_sizes = tuple(request.sizes or () for request in requests)
+        generation.inputs = _without_pixels(fed if call is None else call.inputs)
+        self._drain.begun(generation)
+        for span in (call, SCOPE.get()):
+            if span is not None:
+                span.at_end(partial(self._end_of_span, generation))
+        return generation
+
+    def _tell(self, chosen: Sequence[Request]) -> None:
+        """The sinks that want to know of a request while it is the current one, such as that of tracing."""
+        for begin in self._told:
+            for request in chosen:
+                try:
+                    begin(request.name)
+                except Exception as error:
+                    self._tally.add(sink_errors=1)
+                    lifetime.log.warning("%r failed: %r", begin, error)
+
+    def _end_of_span(self, generation: Generation, error: BaseException | None, result: Any) -> None:
+        if self._content and generation.answer is None:
+            generation.answer = result if isinstance(result, Tensor) else getattr(result, "sequences", None)
+        self._end(generation, "ended" if error is None else "failed")
+
+    def _end(self, generation: Generation, how: str) -> None:
+        if generation.follower is not None and not generation.closed:
+            self._drain.ended(generation, how)
+=======
+
+if TYPE_CHECKING:
+    from vea_sdk.monitor.attached import Monitor
+    from vea_sdk.monitor.sinks.base import Sink
+>>>>>>> monitor
+
+
+def monitor(
+    model: nn.Module,
+    *,
+    sample_rate: float = 0.01,
+    layers: LayerSelection = "profiled",
+    top_k: int = 16,
+    sinks: Sequence[Sink] = (),
+    max_inflight: int = 64,
+    max_image_tokens: int = 4096,
+    idle_timeout: float = 300.0,
+    rows: bool = False,
+    content: bool = False,
+    processor: Any = None,
+    adapter: Adapter | type[Adapter] | None = None,
+) -> Monitor:
+    """Watch a share of the requests that a model answers, for as long as it runs.
+
+        with vea.monitor(model, sample_rate=0.01, sinks=[sink]) as handle:
+            ...  # serve
+
+    Hooks stay on the model and return at once for requests that are not sampled. Of a sampled one the figures of
+    :class:`~vea_sdk.monitor.record.Record` are computed while it runs, as by :func:`vea_sdk.capture`, and handed to
+    the sinks by a thread when it has ended. The request's own output does not change by a bit, whatever goes wrong.
+
+    Every row of a batch is a request. It begins with the first pass of its prompt and ends when ``generate()`` returns
+    or raises, with its ``handle.request()``, when its cache is freed, with the next prompt on the same cache or,
+    without a cache, in the same thread, after ``idle_timeout`` seconds without a pass, or with ``close()``; whichever
+    is first.
+
+    Args:
+        sample_rate: share of the requests, 0 to 1, chosen by a hash of their id, or of their number if they have none.
+        layers: as for ``vea.capture``.
+        top_k: how many of the highest image tokens a record names.
+        sinks: where records go, see ``vea_sdk.monitor.sinks``.
+        max_inflight: sampled requests at once, from their first pass until they are read; beyond, they are counted as
+            dropped.
+        max_image_tokens: what a place has room for; a request with more is dropped.
+        idle_timeout: seconds.
+        rows: also record every layer's row over the image tokens, which is copied to the host for this.
+        content: also record prompt and answer.
+        processor: the model's, for the geometry of pictures and to decode recorded content.
+        adapter: an adapter (or its class) instead of the registered one.
+
+    Raises:
+        UnsupportedModelError: when no adapter serves the model, or its heads are spread over processes.
+        LayerError: when ``layers`` cannot be resolved.
+        InvalidInputError: for a number out of range, or a sink that is none.
+    """
+    from vea_sdk.monitor.attached import Monitor
+    from vea_sdk.monitor.sinks.base import Sink
+
+    for name, value, least in (
+        ("top_k", top_k, 0),
+        ("max_inflight", max_inflight, 1),
+        ("max_image_tokens", max_image_tokens, 1),
+    ):
+        if not isinstance(value, int) or value < least:
+            raise InvalidInputError(f"{name}={value!r}; give a whole number of at least {least}.")
+    if not idle_timeout > 0:
+        raise InvalidInputError(f"idle_timeout={idle_timeout!r}; give seconds, more than 0.")
+    for i, sink in enumerate(sinks):
+        if isinstance(sink, type) or not isinstance(sink, Sink):
+            raise InvalidInputError(f"sinks[{i}]={sink!r} has no write(record) and close(); see vea_sdk.monitor.sinks.")
+    found = adapter_for(model, adapter, None)
+    if ranks_of(found.model) is not None:
+        raise UnsupportedModelError(
+            f"{found.name}: its heads are spread over processes, and a mean over them all would make every process "
+            "wait for the others in the middle of a request. Use vea.capture, or monitor a model that is not "
+            "tensor-parallel."
+        )
+    return Monitor(
+        found,
+        resolve_layers(layers, found),
+        sinks,
+        sample_rate,
+        max_inflight,
+        max_image_tokens,
+        float(idle_timeout),
+        content,
+        top_k=top_k,
+        rows=rows,
+        processor=processor,
+    )

@@ -1,0 +1,158 @@
+"""Permanent hooks on a model. Those of requests that are not sampled return at once.
+
+They are put on once and never while requests are answered: torch calls a hook that comes or goes during a pass with
+the wrong arguments.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vea_sdk.adapters import Adapter
+from vea_sdk.capture import interception
+from vea_sdk.capture.hooks import argument_names, named
+from vea_sdk.capture.watch import StopForward, around
+from vea_sdk.monitor.generation import Generation
+from vea_sdk.monitor.lookup import IGNORED, Begin, End, Lookup, ids_in
+
+_log = logging.getLogger("vea_sdk.monitor")
+
+
+class _Here(threading.local):
+    """What the running thread is in the middle of."""
+
+    depth: int | None = None  # of the module that was called from outside; None between passes
+    generation: Generation = IGNORED  # IGNORED where the pass is not followed
+    encoder_ids: Tensor | None = None
+
+
+class Hook:
+    """A hook of one module. A copy of the model shares it, and is told apart; a pickled model leaves it behind."""
+
+    def __init__(self, module: nn.Module, call: Callable[..., None]) -> None:
+        self._module = weakref.ref(module)
+        self._call = call
+
+    def __call__(self, module: nn.Module, *arguments: Any) -> None:
+        if torch.compiler.is_compiling() or module is not self._module():
+            return
+        try:
+            self._call(module, *arguments)
+        except Exception:
+            _log.exception("a request could not be watched; it goes on")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Hook:
+        return self
+
+    def __reduce__(self) -> Any:
+        return _no_hook, ()
+
+
+class Hooks:
+    """Finds the generation of each pass (see :class:`Lookup`) and tells its follower, if it has one, of its parts."""
+
+    def __init__(self, adapter: Adapter, layers: tuple[int, ...], begin: Begin, end: End) -> None:
+        self._lookup, self._end = Lookup(begin, end), end
+        self._here = _Here()
+        self._handles: list[Any] = []
+        decoder = adapter.decoder
+        modules = [*around(decoder, adapter.model), *([] if decoder is adapter.model else [decoder])]
+        self._decoder = None if decoder is adapter.model else decoder
+        for depth, module in enumerate(modules):
+            self._add(module, partial(self._enter, depth), partial(self._leave, depth))
+        if adapter.encoder_embedding is not None:
+            self._add(adapter.encoder_embedding, self._enter_encoder, None)
+        attention = adapter.attention_modules()
+        for layer in layers:
+            if not interception.uses_interface(attention[layer]):
+                self._add(attention[layer], self._enter_attention, self._leave_attention)
+
+    def remove(self) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+
+    @property
+    def encoder_ids(self) -> Tensor | None:
+        """What this thread's encoder was fed last, in an encoder-decoder."""
+        return self._here.encoder_ids
+
+    def _add(self, module: nn.Module, enter: Callable[..., None], leave: Callable[..., None] | None) -> None:
+        names = argument_names(module)
+
+        def before(module: nn.Module, args: Any, kwargs: dict[str, Any] | None = None) -> None:
+            if kwargs is not None:  # else the hook was taken off during this very pass
+                enter(names, module, args, kwargs)
+
+        self._handles.append(module.register_forward_pre_hook(Hook(module, before), with_kwargs=True))
+        if leave is not None:
+            self._handles.append(module.register_forward_hook(Hook(module, leave), always_call=True))
+
+    def _enter(self, depth: int, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        here = self._here
+        if here.depth is None or here.depth >= depth:
+            if here.generation.follower is not None:  # a pass that was torn down, by Ctrl-C for one
+                here.generation.leave_pass()
+            here.depth, here.generation = depth, IGNORED
+<<<<<<< HEAD
+            if _capturing():
+=======
+            if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():  # type: ignore[no-untyped-call]
+>>>>>>> monitor
+                return  # what a CUDA graph repeats would write into the slots of later requests
+            generation = self._lookup.running() or self._lookup.find(named(names, args, kwargs))
+            if generation.follower is None:
+                here.generation = generation
+            elif generation.enter_pass(ids_in(named(names, args, kwargs))):
+                here.generation = generation
+                if module is not self._decoder:
+                    generation.follower.enter("model", names, module, args, kwargs)
+        if module is self._decoder and here.generation.follower is not None:
+            here.generation.follower.enter("decoder", names, module, args, kwargs)
+
+    def _leave(self, depth: int, module: nn.Module, args: Any, output: Any) -> None:
+        here = self._here
+        if here.depth != depth:
+            return
+        generation, here.depth, here.generation = here.generation, None, IGNORED
+        if generation is IGNORED:
+            return
+        if generation.follower is not None:
+            generation.leave_pass()
+        if output is not None:
+            self._lookup.passed(generation, output)
+        elif not isinstance(sys.exception(), StopForward):
+            self._end(generation, "failed")
+
+    def _enter_encoder(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        self._here.encoder_ids = next(iter(named(names, args, kwargs).values()))
+
+    def _enter_attention(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        if (follower := self._here.generation.follower) is not None:
+            follower.enter("attention", names, module, args, kwargs)
+
+    def _leave_attention(self, module: nn.Module, args: Any, output: Any) -> None:
+        if (follower := self._here.generation.follower) is not None:
+            follower.leave_attention(module, args, output)
+
+
+def _capturing() -> bool:
+    """Whether a CUDA graph is being captured; asked without starting CUDA."""
+    started: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return started and torch.cuda.is_current_stream_capturing()
+
+
+def _no_hook() -> Callable[..., None]:
+    return _nothing
+
+
+def _nothing(*arguments: Any) -> None:
+    """What a pickled hook becomes."""
