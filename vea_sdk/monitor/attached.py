@@ -24,7 +24,7 @@ from vea_sdk.monitor.hooks import Hooks
 from vea_sdk.monitor.prompt import UnreadPrompt
 from vea_sdk.monitor.ring import Ring
 from vea_sdk.monitor.sampling import check_rate, sampled
-from vea_sdk.monitor.scope import SCOPE, RequestScope, name_rows
+from vea_sdk.monitor.scope import SCOPE, Request, RequestScope, name_rows
 from vea_sdk.monitor.sinks.base import Sink
 from vea_sdk.monitor.slots import SlotRecorder
 
@@ -47,6 +47,7 @@ class Monitor:
         self.layers = layers
         self.sample_rate = sample_rate
         self._adapter, self._sinks, self._content, self._idle = adapter, tuple(sinks), content, idle_timeout
+        self._told = tuple(sink.begin for sink in sinks if hasattr(sink, "begin"))
         self._pad = _pad_id(adapter.model)
         attention = adapter.attention_modules()
         devices = {tensor.device for layer in layers for tensor in attention[layer].parameters()}
@@ -163,6 +164,7 @@ class Monitor:
         given = None if call is None else call.inputs["input_ids"]
         requests = name_rows(rows, given.shape[0] if isinstance(given, Tensor) else None)
         chosen = [request for request in requests if sampled(request.key, self._rate)]
+        self._tell(chosen)
         slots = self._ring.take(len(chosen)) if chosen else []
         full = chosen[len(slots) :]
         self._tally.add(requests=len(requests), samples=len(chosen), drops=len(full))
@@ -189,6 +191,16 @@ class Monitor:
             if span is not None:
                 span.at_end(partial(self._end_of_span, generation))
         return generation
+
+    def _tell(self, chosen: Sequence[Request]) -> None:
+        """The sinks that want to know of a request while it is the current one, such as that of tracing."""
+        for begin in self._told:
+            for request in chosen:
+                try:
+                    begin(request.name)
+                except Exception as error:
+                    self._tally.add(sink_errors=1)
+                    lifetime.log.warning("%r failed: %r", begin, error)
 
     def _end_of_span(self, generation: Generation, error: BaseException | None, result: Any) -> None:
         if self._content and generation.answer is None:

@@ -102,11 +102,7 @@ class Hooks:
             if here.generation.follower is not None:  # a pass that was torn down, by Ctrl-C for one
                 here.generation.leave_pass()
             here.depth, here.generation = depth, IGNORED
-<<<<<<< HEAD
             if _capturing():
-=======
-            if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():  # type: ignore[no-untyped-call]
->>>>>>> monitor
                 return  # what a CUDA graph repeats would write into the slots of later requests
             generation = self._lookup.running() or self._lookup.find(named(names, args, kwargs))
             if generation.follower is None:
