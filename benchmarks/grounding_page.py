@@ -252,7 +252,6 @@ TABLES: dict[str, Callable[[Results], str]] = {
         split,
         wrong,
         rapt,
-        misplaced,
         missed,
         profiles,
         stability,
