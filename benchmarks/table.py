@@ -23,6 +23,8 @@ SECTIONS = {  # file of rows: heading, how it was measured
     "growth": ("How the kernel's time grows", "`python benchmarks/growth.py`. Exponent e of time ∝ size^e."),
     "overhead": ("A whole model, with and without capture", "`python benchmarks/overhead.py`: LLaVA, random weights."),
     "prefill": ("The cost against the prompt's length", "`python benchmarks/prefill.py`. The same model."),
+    "compiled": ("Capture inside torch.compile", "`python benchmarks/compiled.py`. Decoding with a static cache under "
+                 "inductor, in one graph without a break."),
     "monitor": ("A model under a monitor", "`python benchmarks/monitor.py --soak`. At rate 0.01 the median is that "
                 "of a request that is not sampled."),
     "peers": ("Beside other packages", "`python benchmarks/peers.py`. Each row says what the other one computes."),
