@@ -1,6 +1,6 @@
 """The paper's protocol on the embedded model: held-out pictures, clean and spoiled, and why highlighting helps or not.
 
-python benchmarks/grounding.py                 # all parts; about 10 minutes on 2 quiet cores
+python benchmarks/grounding.py                 # all parts; 10 to 35 minutes, by what else runs
 python benchmarks/grounding.py --parts why     # some of: conditions, why, light, profiles
 
 Rows are kept under build/grounding, from which an interrupted run goes on; what is committed are the summaries under
