@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES, TinyFamily
+from families import TinyFamily
 from monitoring import Kept, close, expected, nothing_is_left, said, same  # noqa: F401
 from test_capture import eager_rows, generate, padded, picture, single
 from torch.overrides import _get_current_function_mode_stack
@@ -24,16 +24,6 @@ from torch.overrides import _get_current_function_mode_stack
 import vea_sdk as vea
 from vea_sdk.capture import interception
 from vea_sdk.monitor.record import Record
-
-
-@pytest.fixture
-def family() -> TinyFamily:
-    return FAMILIES["llava"]()
-
-
-@pytest.fixture
-def sink() -> Kept:
-    return Kept()
 
 
 def watch(family: TinyFamily, *sinks: Any, **options: Any) -> Any:
@@ -128,6 +118,24 @@ def test_close_does_not_wait_for_a_sink_that_blocks(family: TinyFamily, caplog: 
     sink.go.set()
     handle._drain._thread.join(10)
     assert (handle.counters.lost, handle.counters.records) == (2, 0)  # given up is given up
+    assert sink.closed == 1
+
+
+def test_a_sink_that_closes_the_monitor(family: TinyFamily) -> None:
+    class Closes(Kept):
+        def write(self, record: Record) -> None:
+            super().write(record)
+            handle.close()
+
+    sink = Closes()
+    handle = watch(family, sink)
+    generate(family.model, padded(family))
+    handle._drain._thread.join(10)
+    generate(family.model, single(family))
+    assert len(sink.records) == handle.counters.records == handle.counters.samples == 2
+    assert sink.closed == 1
+    handle.close()
+    assert handle.flush()  # nothing is left to wait for
     assert sink.closed == 1
 
 
