@@ -361,6 +361,18 @@ def test_close_while_requests_are_answered(family: TinyFamily, sink: Kept) -> No
     assert "cut" in {record.finished for record in sink.records}
 
 
+def test_a_request_that_begins_while_the_monitor_closes(family: TinyFamily, sink: Kept) -> None:
+    """It is counted as lost, takes no place, and is not followed."""
+    ids = single(family)["input_ids"]
+    handle = watch(family, sink)
+    handle.close()
+    handle._closed = False  # as its thread saw it
+    assert handle._begin({"input_ids": ids}, ids, None).follower is None
+    counted = handle.counters
+    assert (counted.samples, counted.lost, counted.records) == (1, 1, 0)
+    assert len(handle._ring.take(100)) == 64
+
+
 def test_the_attention_implementation_and_the_dtype_change(family: TinyFamily, sink: Kept) -> None:
     inputs = single(family)
     rows, sequences = eager_rows(family, inputs)
