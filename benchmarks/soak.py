@@ -56,14 +56,20 @@ def soak(model: Any, inputs: Any, requests: int, threads: int = 8, tick: Callabl
                 raise AssertionError(f"request {number} was answered differently")
         tick()
 
+    def share(numbers: range) -> None:
+        for number in numbers:
+            request(number)
+
+    def run(first: int, stop: int) -> int:
+        # One task for each thread: a task for each request would itself take a kilobyte each.
+        list(pool.map(share, [range(first + i, stop, threads) for i in range(threads)]))
+        handle.flush(60)
+        return _resident()
+
     with ThreadPoolExecutor(threads) as pool:
         warm = min(1000, requests // 2)
-        list(pool.map(request, range(warm)))
-        handle.flush(60)
-        started = _resident()
-        list(pool.map(request, range(warm, requests)))
-        handle.flush(60)
-        growth = _resident() - started
+        started = run(0, warm)
+        growth = run(warm, requests) - started
     handle.close(60)
     left = [thread for thread in threading.enumerate() if thread.name == "vea-monitor"]
     return Soaked(requests, growth, len(left), _hooks(model) - before, sink.records, handle.counters)

@@ -45,3 +45,19 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     family.model.save_pretrained(folder)
     family.processor.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def family() -> Any:
+    """A small model with its processor, where any will do."""
+    from families import FAMILIES
+
+    return FAMILIES["llava"]()
+
+
+@pytest.fixture
+def sink() -> Any:
+    """A monitor's sink that keeps its records."""
+    from monitoring import Kept
+
+    return Kept()

@@ -26,16 +26,6 @@ from vea_sdk.monitor.sampling import sampled
 names = pytest.mark.parametrize("name", FAMILIES)
 
 
-@pytest.fixture
-def family() -> TinyFamily:
-    return FAMILIES["llava"]()
-
-
-@pytest.fixture
-def sink() -> Kept:
-    return Kept()
-
-
 # --- the record -----------------------------------------------------------------------------------------------------
 
 
@@ -528,6 +518,23 @@ def test_copies_and_pickles_of_a_monitored_model_are_not_monitored(family: TinyF
         assert hooks
         for hook in hooks:
             assert pickle.loads(pickle.dumps(hook))(family.model, (), {}) is None
+
+
+def test_a_compiled_model_runs_past_the_monitor(family: TinyFamily, sink: Kept) -> None:
+    """The compiler finds nothing of it; what is not compiled is monitored."""
+    inputs = single(family)
+    text = family.model.model.language_model
+    embeds = family.model.get_input_embeddings()(inputs["input_ids"]).detach()
+    with torch.no_grad():
+        alone = text(inputs_embeds=embeds, use_cache=False).last_hidden_state
+        with vea.monitor(family.model, sample_rate=1.0, layers="all", sinks=[sink]) as handle:
+            compiled = torch.compile(text, backend="eager", fullgraph=True)
+            assert torch.equal(compiled(inputs_embeds=embeds, use_cache=False).last_hidden_state, alone)
+            assert handle.counters.requests == 0
+            generate(family.model, inputs)
+    torch.compiler.reset()
+    (record,) = sink.records
+    assert record.mean.image_mass is not None
 
 
 def test_what_cannot_be_is_refused(family: TinyFamily, sink: Kept) -> None:

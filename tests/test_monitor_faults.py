@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES, TinyFamily
+from families import TinyFamily
 from monitoring import Kept, close, expected, nothing_is_left, said, same  # noqa: F401
 from test_capture import eager_rows, generate, padded, picture, single
 from torch.overrides import _get_current_function_mode_stack
@@ -24,16 +24,6 @@ from torch.overrides import _get_current_function_mode_stack
 import vea_sdk as vea
 from vea_sdk.capture import interception
 from vea_sdk.monitor.record import Record
-
-
-@pytest.fixture
-def family() -> TinyFamily:
-    return FAMILIES["llava"]()
-
-
-@pytest.fixture
-def sink() -> Kept:
-    return Kept()
 
 
 def watch(family: TinyFamily, *sinks: Any, **options: Any) -> Any:
@@ -128,6 +118,24 @@ def test_close_does_not_wait_for_a_sink_that_blocks(family: TinyFamily, caplog: 
     sink.go.set()
     handle._drain._thread.join(10)
     assert (handle.counters.lost, handle.counters.records) == (2, 0)  # given up is given up
+    assert sink.closed == 1
+
+
+def test_a_sink_that_closes_the_monitor(family: TinyFamily) -> None:
+    class Closes(Kept):
+        def write(self, record: Record) -> None:
+            super().write(record)
+            handle.close()
+
+    sink = Closes()
+    handle = watch(family, sink)
+    generate(family.model, padded(family))
+    handle._drain._thread.join(10)
+    generate(family.model, single(family))
+    assert len(sink.records) == handle.counters.records == handle.counters.samples == 2
+    assert sink.closed == 1
+    handle.close()
+    assert handle.flush()  # nothing is left to wait for
     assert sink.closed == 1
 
 
@@ -351,6 +359,18 @@ def test_close_while_requests_are_answered(family: TinyFamily, sink: Kept) -> No
             thread.join()
     assert not wrong
     assert "cut" in {record.finished for record in sink.records}
+
+
+def test_a_request_that_begins_while_the_monitor_closes(family: TinyFamily, sink: Kept) -> None:
+    """It is counted as lost, takes no place, and is not followed."""
+    ids = single(family)["input_ids"]
+    handle = watch(family, sink)
+    handle.close()
+    handle._closed = False  # as its thread saw it
+    assert handle._begin({"input_ids": ids}, ids, None).follower is None
+    counted = handle.counters
+    assert (counted.samples, counted.lost, counted.records) == (1, 1, 0)
+    assert len(handle._ring.take(100)) == 64
 
 
 def test_the_attention_implementation_and_the_dtype_change(family: TinyFamily, sink: Kept) -> None:

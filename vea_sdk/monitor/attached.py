@@ -186,7 +186,11 @@ class Monitor:
         if requests[0].sizes is not None:
             generation.image_sizes = tuple(request.sizes or () for request in requests)
         generation.inputs = _without_pixels(fed if call is None else call.inputs)
-        self._drain.begun(generation)
+        if not self._drain.begun(generation):  # closed meanwhile
+            for place in generation.places:
+                self._tally.settle("lost")
+                self._ring.give_back(place.slot)
+            return Generation(phase=phase)
         for span in (call, SCOPE.get()):
             if span is not None:
                 span.at_end(partial(self._end_of_span, generation))

@@ -43,7 +43,6 @@ class Builder:
         self._model = str(getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__)
         self._streams: dict[torch.device, Any] = {}
         self._staging: Tensor | None = None
-        self._laid: tuple[Generation, list[list[ImageLayout]] | None] | None = None
         self.bytes_copied = 0
 
     def dropped(self, request: str, why: str) -> Record:
@@ -150,13 +149,14 @@ class Builder:
         """Of the pictures of one request, None where their geometry is not known; computed once for a batch."""
         if generation.image_sizes is None:
             return None
-        if self._laid is None or self._laid[0] is not generation:
+        if generation.layouts is None:
             try:
-                self._laid = (generation, self._lay_out(generation))
+                generation.layouts = self._lay_out(generation)
             except Exception as error:  # of a processor, too: the figures are worth having without boxes
                 _log.warning("no boxes: %s", error)
-                self._laid = (generation, None)
-        return None if self._laid[1] is None else self._laid[1][request]
+                generation.image_sizes = None
+                return None
+        return generation.layouts[request]
 
     def _lay_out(self, generation: Generation) -> list[list[ImageLayout]]:
         sizes = generation.image_sizes

@@ -37,6 +37,8 @@ class Tally:
 
     def add(self, **more: int) -> None:
         with self._lock:
+            if self._over:  # too late to be anything but lost
+                more["lost"] = more.get("samples", 0) - more.get("drops", 0)
             self._add(more)
 
     def settle(self, outcome: str) -> None:

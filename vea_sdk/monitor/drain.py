@@ -18,6 +18,7 @@ from vea_sdk.monitor.sinks.base import Sink
 
 _log = logging.getLogger("vea_sdk.monitor")
 _BUSY = 0.01  # seconds between looks at a pass that must end first
+_WAITING = 1000  # events of the queue, beyond which a drop is counted only
 
 
 class Drain:
@@ -30,40 +31,38 @@ class Drain:
         self._builder, self._ring, self._sinks, self._tally, self._idle = builder, ring, tuple(sinks), tally, idle
         self._events: SimpleQueue[tuple[str, Any]] = SimpleQueue()
         self._open: dict[int, Generation] = {}
-        self._starting = threading.Lock()
+        self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._closing = self._over = False
+        self._refusing = self._closing = self._over = False
         self.on_quiet: Callable[[], None] = lambda: None  # called once when closing, after the last pass has ended
 
     # -- told from any thread
 
-    def begun(self, generation: Generation) -> None:
-        self._ensure()
-        self._events.put(("begun", generation))
+    def begun(self, generation: Generation) -> bool:
+        """False where it is too late to begin."""
+        return self._tell("begun", generation)
 
     def ended(self, generation: Generation, how: str) -> None:
-        self._events.put((how, generation))
+        self._events.put((how, generation))  # no lock: a garbage collection may call this, inside of the lock, too
 
     def dropped(self, request: str, why: str) -> None:
         """Tell the sinks too, if they keep up; the count is exact in any case."""
-        if self._events.qsize() < 1000:
-            self._ensure()
-            self._events.put(("dropped", (request, why)))
+        if self._events.qsize() < _WAITING:
+            self._tell("dropped", (request, why))
 
     def flush(self, timeout: float) -> bool:
         """Wait until what has ended so far was handed to the sinks; whether that was done in time."""
         done = threading.Event()
-        self._ensure()
-        self._events.put(("flush", done))
-        return done.wait(timeout)
+        return done.wait(timeout) if self._tell("flush", done) else not self._open
 
     def close(self, timeout: float) -> int:
         """End what is under way, hand it over, close the sinks. Returns how many records were given up for lost."""
-        self._ensure(dying=True)
-        self._events.put(("close", None))
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout)
+        if not self._tell("close", None, last=True):
+            return 0
+        if self._thread is threading.current_thread():  # a sink closes the monitor: the thread goes on to its end
+            return 0
+        if self._thread is not None:
+            self._thread.join(timeout)
         self._over = True
         return self._tally.give_up()
 
@@ -72,24 +71,25 @@ class Drain:
         """Whether a followed pass is running."""
         return any(generation.busy for generation in list(self._open.values()))
 
-    # -- the thread
+    def _tell(self, what: str, subject: Any, last: bool = False) -> bool:
+        """False after the last word was told: what comes later would wait for ever."""
+        with self._lock:
+            if self._refusing:
+                return False
+            self._refusing = last
+            self._events.put((what, subject))
+            if self._thread is None or not self._thread.is_alive():
+                self._tally.add(restarts=self._thread is not None)
+                self._thread = threading.Thread(target=self._run, name="vea-monitor", daemon=True)
+                try:
+                    self._thread.start()
+                except RuntimeError:  # the interpreter ends and starts no more threads
+                    self._thread = None
+        if last and self._thread is None:
+            self._run()
+        return True
 
-    def _ensure(self, dying: bool = False) -> None:
-        if self._thread is not None and self._thread.is_alive():
-            return
-        with self._starting:
-            if self._thread is not None:
-                if self._thread.is_alive():
-                    return
-                self._tally.add(restarts=1)
-            self._thread = threading.Thread(target=self._run, name="vea-monitor", daemon=True)
-            try:
-                self._thread.start()
-            except RuntimeError:  # the interpreter ends and starts no more threads
-                self._thread = None
-                if dying:
-                    self._events.put(("close", None))
-                    self._run()
+    # -- the thread
 
     def _run(self) -> None:
         while True:

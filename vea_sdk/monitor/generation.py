@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vea_sdk.adapters import Adapter
+from vea_sdk.adapters import Adapter, ImageLayout
 from vea_sdk.capture import interception
 from vea_sdk.capture.interception import Phase
 from vea_sdk.capture.prompt import PromptTracker
@@ -118,6 +118,7 @@ class Generation:
     prompt_length: int = 0  # tokens fed as the prompt
     index: Tensor | None = None  # [B, M] key positions of the image tokens
     valid: Tensor | None = None  # [B] tokens of the prompt without padding
+    layouts: list[list[ImageLayout]] | None = None  # of each request's pictures, once asked for
     inputs: Mapping[str, Any] = field(default_factory=dict)  # of the prompts, without pixels
     pad: int | None = None  # id that is fed to rows that have ended before others
     answer: Tensor | None = None  # only where content is recorded: what generate() returned

@@ -64,6 +64,13 @@ class Hooks:
         self._lookup, self._end = Lookup(begin, end), end
         self._here = _Here()
         self._handles: list[Any] = []
+        try:
+            self._install(adapter, layers)
+        except BaseException:
+            self.remove()
+            raise
+
+    def _install(self, adapter: Adapter, layers: tuple[int, ...]) -> None:
         decoder = adapter.decoder
         modules = [*around(decoder, adapter.model), *([] if decoder is adapter.model else [decoder])]
         self._decoder = None if decoder is adapter.model else decoder

@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from types import TracebackType
@@ -48,7 +49,8 @@ class RequestScope(Span):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._token is not None
-        SCOPE.reset(self._token)
+        with suppress(ValueError):  # left in another context than entered, as by a generator that streams
+            SCOPE.reset(self._token)
         self.end(error)
 
 
