@@ -68,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--samples", type=int, default=200)
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=RESULTS / "grounding")
     options = parser.parse_args()
     vlm = vea.load(tiny.checkpoint(), device="cpu")
     for name in options.parts:
@@ -80,7 +80,7 @@ def main() -> None:
         head = {"samples": count, "seconds": seconds, "environment": environment(torch.device("cpu"))}
         options.out.mkdir(parents=True, exist_ok=True)
         text = json.dumps(head | {name: _rounded(found)}, indent=1, ensure_ascii=False, allow_nan=False)
-        (options.out / f"grounding-{name}.json").write_text(text + "\n", encoding="utf-8")
+        (options.out / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 
 def pictures(condition: str, count: int) -> Dataset:

@@ -1,4 +1,4 @@
-"""Writes docs/grounding.md and its figures from benchmarks/results/grounding-*.json and the text in grounding_page.md.
+"""Writes docs/grounding.md and its figures from benchmarks/results/grounding/ and the text in grounding_page.md.
 
 python benchmarks/grounding_page.py            # write
 python benchmarks/grounding_page.py --check    # exit 1 when the page is not what the results give
@@ -17,8 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from reports import RESULTS
+import reports
 
+RESULTS = reports.RESULTS / "grounding"
 DOCUMENT = Path(__file__).parents[1] / "docs" / "grounding.md"
 TEXT = Path(__file__).with_name("grounding_page.md")
 FIGURES = "figures"  # beside the document
@@ -44,9 +45,9 @@ def main() -> None:
 def load(folder: Path) -> Results:
     """Part → what it holds, and "measured" → part → where and when."""
     found: Results = {"measured": {}}
-    for path in sorted(folder.glob("grounding-*.json")):
+    for path in sorted(folder.glob("*.json")):
         fields = json.loads(path.read_text(encoding="utf-8"))
-        name = path.stem.removeprefix("grounding-")
+        name = path.stem
         found[name] = fields.pop(name)
         found["measured"][name] = fields
     found["totals"] = totals(found["conditions"])

@@ -108,7 +108,7 @@ def test_errors(
 
 
 def test_the_module_is_the_same_program() -> None:
-    command = [sys.executable, "-m", "vea_sdk", "doctor", "--json"]
+    command = [sys.executable, "-P", "-m", "vea_sdk", "doctor", "--json"]
     done = subprocess.run(command, cwd="/", capture_output=True, text=True)
     assert done.returncode == 0
     assert json.loads(done.stdout)["python"]

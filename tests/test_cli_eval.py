@@ -66,7 +66,7 @@ def test_killed_and_restarted_it_gives_the_same(run: Any, tmp_path: Path) -> Non
     whole = json.loads(run(*COMMAND, "--out", tmp_path / "whole")[1])
     path = tmp_path / "killed" / "results.jsonl"
     arguments = [str(argument) for argument in (*COMMAND, "--out", tmp_path / "killed")]
-    process = subprocess.Popen([sys.executable, "-m", "vea_sdk", *arguments], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-P", "-m", "vea_sdk", *arguments], stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 120
         while not (path.exists() and path.read_bytes().count(b"\n") > lines):

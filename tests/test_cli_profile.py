@@ -133,7 +133,7 @@ def test_the_embedded_model_has_one_choice_for_three_seeds(run: Any) -> None:
 @pytest.mark.slow
 def test_killed_and_started_again_it_gives_the_same(tmp_path: Path) -> None:
     def start(out: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "vea_sdk", "profile", "--model", "tiny", "--samples", "40", "--out", out]
+        command = [sys.executable, "-P", "-m", "vea_sdk", "profile", "--model", "tiny", "--samples", "40", "--out", out]
         return subprocess.Popen(command, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
     journal = tmp_path / "killed" / "samples.jsonl"

@@ -110,7 +110,7 @@ def test_a_killed_process_leaves_its_rows_and_no_lock(path: Path) -> None:
         f"journal = Journal(sys.argv[1], {RUN!r})\n"
         "journal.add({'id': 'a'}); print('ready', flush=True); time.sleep(60)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-P", "-c", code, str(path)], stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -392,6 +393,16 @@ def test_the_attention_implementation_and_the_dtype_change(family: TinyFamily, s
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """torch's own threads do not survive a fork."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_a_process_that_forks(family: TinyFamily, sink: Kept) -> None:
     """Also while the parent has a request under way, and another of its threads generates."""
     inputs = single(family)
@@ -458,7 +469,7 @@ over = time.monotonic()
 def test_records_in_flight_at_the_end_of_the_interpreter() -> None:
     """They are flushed within two seconds, or counted as lost."""
     code = SCRIPT.format(tests=str(Path(__file__).parent))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("closed") == 1
     assert re.findall(r"^(\w+ (?:ended|cut))", done.stdout, re.MULTILINE) == [

@@ -305,7 +305,7 @@ def test_an_installed_package_registers_itself(tmp_path: Path) -> None:
     install(tmp_path, "clashing", clash, {"mine": "clashing:Mine"})
     path = os.pathsep.join([str(tmp_path), str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-c", OUTSIDE], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
+        [sys.executable, "-P", "-c", OUTSIDE], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])

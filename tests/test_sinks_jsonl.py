@@ -107,7 +107,7 @@ def test_a_full_disk_raises_and_leaves_no_half_line(tmp_path: Path) -> None:
     code = f"import test_sinks_jsonl as own; own.write_on_a_small_disk({str(path)!r}, 3000)"
     search = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": search}
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": search}
     )
     assert done.returncode == 0, done.stderr
     kept = requests(path)

@@ -128,7 +128,7 @@ def test_prometheus_adds_up_over_processes(tmp_path: Path) -> None:
     pytest.importorskip("prometheus_client")
     search = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     env = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "PYTHONPATH": search}
-    done = subprocess.run([sys.executable, "-c", MULTIPROCESS], capture_output=True, text=True, env=env)
+    done = subprocess.run([sys.executable, "-P", "-c", MULTIPROCESS], capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
     assert 'vea_requests_total{model="tiny"} 20.0' in done.stdout
     assert 'vea_image_mass_sum{model="tiny"} 5.0' in done.stdout

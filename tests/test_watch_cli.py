@@ -170,7 +170,7 @@ def test_a_file_without_records_fails(path: Path) -> None:
 
 
 def test_follow_prints_a_line_per_look_that_found_something(path: Path) -> None:
-    command = [sys.executable, "-m", "vea_sdk", "watch", str(path), "--json", "--follow", "--interval", "0.05"]
+    command = [sys.executable, "-P", "-m", "vea_sdk", "watch", str(path), "--json", "--follow", "--interval", "0.05"]
     search = os.pathsep.join(sys.path)
     env = os.environ | {"PYTHONPATH": search}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:

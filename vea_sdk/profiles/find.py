@@ -63,7 +63,7 @@ def install(profile: Profile) -> Path:
 
 
 def file_stem(model: str) -> str:
-    """A model's name as part of a file's name, such as Qwen--Qwen2.5-VL-7B-Instruct."""
+    """A model's name as part of a file's name, such as owner--name."""
     return re.sub(r"[^\w.-]+", "--", model).strip("-.") or "model"
 
 
