@@ -392,7 +392,6 @@ def test_the_attention_implementation_and_the_dtype_change(family: TinyFamily, s
         assert close(record.mean, expected(rows[:, 0, 0], record.prompt_tokens)["mean"])
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """torch's own threads do not survive a fork."""
@@ -402,6 +401,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.usefixtures("one_thread")
 def test_a_process_that_forks(family: TinyFamily, sink: Kept) -> None:
     """Also while the parent has a request under way, and another of its threads generates."""
