@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from vea_sdk.capture.prompt import Step
 from vea_sdk.ops.plain import figures
 
 _FIRST_CAPACITY = 16  # rows; doubled when generation outgrows it
+_NOTHING = nullcontext()
 
 
 class Recorder:
@@ -29,6 +31,7 @@ class Recorder:
         self._scores: dict[int, Tensor] = {}
         self._stats: dict[int, Tensor] = {}
         self._masks: dict[int, Tensor] = {}
+        self._lines: dict[int, tuple[Sequence[Tensor], Sequence[Tensor]]] = {}  # rows of scores and stats, one by one
         self._index: Tensor | None = None
         self._shifted: dict[tuple[int, torch.device], Tensor] = {}
 
@@ -39,6 +42,7 @@ class Recorder:
         self._scores.clear()
         self._stats.clear()
         self._masks.clear()
+        self._lines.clear()
         self.generated.clear()
 
     def next_row(self, generated: int) -> None:
@@ -55,7 +59,7 @@ class Recorder:
         keys = call.key.shape[-2]
         index = self._index_for(step.dropped(keys), call.key.device)
         out, stats = self._slots(layer, call.key.device)
-        with torch.no_grad():
+        with torch.no_grad() if torch.is_grad_enabled() else _NOTHING:
             result = ops.image_attention(
                 call.query,
                 call.key,
@@ -137,16 +141,21 @@ class Recorder:
 
     def _slots(self, layer: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """The zeroed row [B, M] that belongs to this layer and pass, and the place of its statistics [B, 4]."""
+        lines, row = self._lines.get(layer), self.rows - 1
+        if lines is None or len(lines[0]) <= row:
+            lines = self._lines[layer] = self._grow(layer, row, device)
+        return lines[0][row], lines[1][row]
+
+    def _grow(self, layer: int, row: int, device: torch.device) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         assert self._index is not None
-        buffer = self._scores.get(layer)
-        if buffer is None or buffer.shape[0] < self.rows:
-            capacity = max(_FIRST_CAPACITY, 2 * self.rows) if self.rows > 1 else 1
-            batch, tokens = self._index.shape
-            self._scores[layer] = _grown(buffer, (capacity, batch, tokens), torch.float32, device)
-            self._stats[layer] = _grown(self._stats.get(layer), (capacity, batch, 4), torch.float32, device)
-            if self.top_k is not None:
-                self._masks[layer] = _grown(self._masks.get(layer), (capacity, batch, tokens), torch.bool, device)
-        return self._scores[layer][self.rows - 1], self._stats[layer][self.rows - 1]
+        capacity = max(_FIRST_CAPACITY, 2 * (row + 1)) if row > 0 else 1
+        batch, tokens = self._index.shape
+        scores = _grown(self._scores.get(layer), (capacity, batch, tokens), torch.float32, device)
+        stats = _grown(self._stats.get(layer), (capacity, batch, 4), torch.float32, device)
+        if self.top_k is not None:
+            self._masks[layer] = _grown(self._masks.get(layer), (capacity, batch, tokens), torch.bool, device)
+        self._scores[layer], self._stats[layer] = scores, stats
+        return scores.unbind(0), stats.unbind(0)  # once: to index a tensor costs more than to index a tuple
 
 
 def _grown(buffer: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

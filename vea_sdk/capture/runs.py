@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping
 
 from torch import nn
@@ -19,7 +18,7 @@ class Runs:
         for layer, module in sorted(modules.items(), key=lambda item: item[0]):
             if module in self._layers:
                 self._layers[module].append(layer)
-        self._seen: Counter[nn.Module] = Counter()
+        self._seen: dict[nn.Module, int] = {}
 
     @property
     def modules(self) -> Collection[nn.Module]:
@@ -37,9 +36,11 @@ class Runs:
 
     def next(self, module: nn.Module) -> int | None:
         """The layer for which the module runs now, None where that one is not wanted."""
-        self._seen[module] += 1
-        self.check(module, self._seen[module])
-        layer = self._layers[module][self._seen[module] - 1]
+        seen, layers = self._seen.get(module, 0), self._layers[module]
+        self._seen[module] = seen + 1
+        if seen == len(layers):
+            self.check(module, seen + 1)
+        layer = layers[seen]
         return layer if layer in self._wanted else None
 
     def check(self, module: nn.Module, runs: int) -> None:

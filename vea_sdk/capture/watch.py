@@ -58,7 +58,7 @@ class Watch:
         self._step: Step | None = None
         self._current: nn.Module | None = None  # attention module between its pre- and post-hook
         self._layer = 0  # the layer for which it runs
-        self._inputs: dict[str, Any] = {}  # its named arguments
+        self._inputs: tuple[Any, ...] = ((), (), {})  # names of its arguments, and these
         self._read: str | None = None  # where that module was read
         self._generated = 0
         # Encoder and decoder have ids and padding each; generate() runs the encoder alone, before any pass.
@@ -100,7 +100,7 @@ class Watch:
             self._modes.pop().close()
         self._outer, self._fed, self._step, self._current, self._encoder_ids = {}, {}, None, None, None
         self._outermost = None
-        self._inputs = {}
+        self._inputs = ((), (), {})
         interception.ACTIVE.set(tuple(watch for watch in interception.ACTIVE.get() if watch is not self))
         if self._opened:
             self._opened = False
@@ -115,7 +115,7 @@ class Watch:
 
     def _here(self) -> bool:
         """Whether this watch belongs to the running thread; another thread may run the same model."""
-        return any(watch is self for watch in interception.ACTIVE.get())
+        return self in interception.ACTIVE.get()
 
     def _enter_model(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         if not self._here() or self._outermost is not None:
@@ -223,7 +223,7 @@ class Watch:
         layer = self._runs.next(module)
         if layer is None:
             return
-        self._current, self._layer, self._read, self._inputs = module, layer, None, named(names, args, kwargs)
+        self._current, self._layer, self._read, self._inputs = module, layer, None, (names, args, kwargs)
         if not interception.uses_interface(module):
             tap = interception.SdpaTap(self, module)
             tap.open()
@@ -232,11 +232,11 @@ class Watch:
     def _leave_attention(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._current is not module or not self._here():
             return
-        inputs, self._inputs, self._current = self._inputs, {}, None
+        inputs, self._inputs, self._current = self._inputs, ((), (), {}), None
         if self._modes:
             self._modes.pop().close()
         if self._read is None and output is not None:
-            self._ask_adapter(module, inputs, output)
+            self._ask_adapter(module, named(*inputs), output)
 
     def _ask_adapter(self, module: nn.Module, inputs: Mapping[str, Any], output: Any) -> None:
         """Read a module that no tap saw."""

@@ -80,7 +80,7 @@ class Follower(Watch):
         while self._modes:
             self._modes.pop().close()
         self._outermost, self._outer, self._fed = None, {}, {}
-        self._step, self._current, self._inputs = None, None, {}
+        self._step, self._current, self._inputs = None, None, ((), (), {})
 
     def read_call(self, module: Any, call: Any, source: str) -> None:
         self._safely(super().read_call, module, call, source)
