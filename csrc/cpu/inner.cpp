@@ -194,7 +194,9 @@ void dots(const float* queries, int64_t heads, const void* keys, Dtype dtype, in
     // several heads share the work of widening them into the tile.
     const bool direct = dim % W == 0 && (dtype == Dtype::f32 || heads == 1);
     const int64_t size = dtype == Dtype::f32 ? 4 : 2;
-    const int64_t fetches = heads > 9 ? 1 : heads > 3 ? 2 : 4;  // per pass over the heads: a burst would block loads
+    constexpr int64_t most = W == 16 ? 4 : 3;  // heads in one pass over the keys: AVX-512 has the registers for 16 sums
+    const int64_t passes = (heads + most - 1) / most;
+    const int64_t fetches = (4 + passes - 1) / passes;  // in each pass: a burst would block loads
     const auto row = [&](int64_t t) { return static_cast<const char*>(keys) + t * stride * size; };
     alignas(64) float tile[4 * kMaxDim];
     for (int64_t t = 0; t < n; t += 4) {
@@ -222,6 +224,9 @@ void dots(const float* queries, int64_t heads, const void* keys, Dtype dtype, in
             } else if (left == 1) {
                 dots_of_four<1>(q, padded, rows, length, to, count);
                 h += 1;
+            } else if (most == 4 && left >= 4 && left != 5) {
+                dots_of_four<4>(q, padded, rows, length, to, count);
+                h += 4;
             } else if (left == 2 || left == 4) {  // two and two: one head alone has too few sums to hide their latency
                 dots_of_four<2>(q, padded, rows, length, to, count);
                 h += 2;
