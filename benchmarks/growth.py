@@ -32,7 +32,7 @@ def main() -> None:
     rows = [
         exponent("Lk", LENGTHS, [Shape(1, 16, 8, keys, 128) for keys in LENGTHS], options.rounds),
         exponent("B", BATCHES, [Shape(batch, 16, 8, 4096, 128) for batch in BATCHES], options.rounds),
-        exponent("N = Lq = Lk", (2048, 4096, 8192, 16384), None, options.rounds),
+        exponent("N = Lq = Lk", (8192, 16384, 32768, 65536), None, options.rounds),
         *queries(Shape(1, 16, 8, 16384, 128), options.rounds),
     ]
     reports.finish(rows, "growth", options)
