@@ -128,7 +128,7 @@ def test_weights_quantised_by_bitsandbytes(bits: int, tmp_path: Path) -> None:
 
     family = FAMILIES["llava"]()
     family.model.save_pretrained(tmp_path)
-    # Its 4-bit kernel for newer CPUs takes rows of whole blocks of 64 only, which a tiny model does not have everywhere.
+    # Its 4-bit kernel for newer CPUs takes rows of whole blocks of 64 only, which a tiny model has not everywhere.
     short = ["model.vision_tower", "model.multi_modal_projector", "down_proj", "lm_head"]
     settings = BitsAndBytesConfig(load_in_4bit=bits == 4, load_in_8bit=bits == 8, llm_int8_skip_modules=short)
     model = AutoModelForImageTextToText.from_pretrained(
