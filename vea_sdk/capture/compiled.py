@@ -115,7 +115,7 @@ class CompiledPasses:
         self._taps: dict[nn.Module, Tap] = {}  # kept from pass to pass
         self._watched: list[nn.Module] = []
         self._reads = False  # whether the running pass is read
-        self.running = False
+        self._running = False
 
     def open(self) -> None:
         with _lock:
@@ -143,7 +143,7 @@ class CompiledPasses:
         Hooks inside of the graph would have nothing to do, and each session's new ones would make a new graph, so they
         are taken off for the pass; those of the module ``outside`` run before and after it.
         """
-        self.running, self._reads = True, step is not None
+        self._running, self._reads = True, step is not None
         for hook in self._hooks:
             if hook.module is not outside:
                 hook.detach()
@@ -161,9 +161,9 @@ class CompiledPasses:
         Raises:
             CaptureError: when a layer was not read.
         """
-        if not self.running:
+        if not self._running:
             return
-        self.running = False
+        self._running = False
         for module in self._runs.modules:
             taps = _known(module)
             taps.told -= 1

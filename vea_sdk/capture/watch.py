@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vea_sdk.adapters import Adapter, AttentionCall
 from vea_sdk.capture import interception
 from vea_sdk.capture.compiled import CompiledPasses, is_compiled
-from vea_sdk.capture.hooks import Hook, argument_names, named
+from vea_sdk.capture.hooks import Hook, named
 from vea_sdk.capture.prompt import CACHE_NAMES, PromptTracker, Step, cache_in
 from vea_sdk.capture.recorder import Recorder
 from vea_sdk.capture.runs import Runs
@@ -174,7 +174,8 @@ class Watch:
         if model is not self._model:
             return False
         self._outer = kwargs
-        return self._tell(argument_names(model), kwargs, None)
+        # The arguments name themselves: to inspect a signature at every token would cost more than a row.
+        return self._tell(tuple(kwargs), kwargs, None)
 
     def _tell(self, names: tuple[str, ...], fed: Mapping[str, Any], outside: nn.Module | None) -> bool:
         """Begin a compiled pass. Not where the decoder's own arguments are needed, nor where a module runs for several
