@@ -1,4 +1,7 @@
 // Multiply-adds on registers alone: the most that the cores can do. Compiled for the machine it runs on.
+#include <dlfcn.h>
+
+#include <atomic>
 #include <cstdint>
 #include <thread>
 #include <vector>
@@ -25,15 +28,28 @@ static float chains(int64_t rounds) {
     return total;
 }
 
-// Does `operations` multiplications and additions, spread over the threads.
+struct Job {
+    int64_t rounds;
+    std::atomic<float> result{0};
+};
+
+static void work(void* data) {
+    auto* job = static_cast<Job*>(data);
+    job->result = chains(job->rounds);  // whichever is last: it only keeps the work from being left out
+}
+
+// Does `operations` multiplications and additions, spread over the threads: those of torch's OpenMP library, since they
+// stay awake for a while after each operation, and threads of our own would have to share the cores with them.
 extern "C" float multiply_add(int64_t operations, int threads) {
-    const int64_t rounds = operations / (2 * kWidth * kChains * threads);
-    std::vector<float> result(threads);
-    std::vector<std::thread> pool;
-    for (int i = 1; i < threads; ++i) pool.emplace_back([&, i] { result[i] = chains(rounds); });
-    result[0] = chains(rounds);
-    for (auto& thread : pool) thread.join();
-    float total = 0;
-    for (float one : result) total += one;
-    return total;
+    using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
+    Job job{operations / (2 * kWidth * kChains * threads)};
+    if (const auto team = reinterpret_cast<Parallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"))) {
+        team(work, &job, unsigned(threads), 0);
+    } else {
+        std::vector<std::thread> pool;
+        for (int i = 1; i < threads; ++i) pool.emplace_back(work, &job);
+        work(&job);
+        for (auto& thread : pool) thread.join();
+    }
+    return job.result;
 }

@@ -31,14 +31,8 @@ struct Run {  // of image tokens whose keys follow each other within a block
 };
 
 struct Figures {  // of the mean row over some of the image tokens
-    double mass = 0, weighted_log = 0;  // sum of a, of a ln a
+    double mass = 0, weighted_log = 0;
     float peak = 0;
-
-    void add(float a) {
-        mass += a;
-        weighted_log += a == 0 ? 0 : a * std::log(a);
-        peak = std::max(peak, a);
-    }
 };
 
 struct alignas(64) Line {  // of the cache: a vector that crosses two costs two loads
@@ -75,6 +69,8 @@ public:
         sums_.resize(rows * blocks_);
         masses_.resize(rows);
         if (p.stats) figures_.resize(p.batch * chunks_);
+        shown_.resize(p.batch * blocks_);
+        for (int64_t b = 0; b < p.batch; ++b) find_shown(b);
     }
 
     void run() {
@@ -104,6 +100,13 @@ private:
             for (int64_t d = 0; d < padded_; ++d) {
                 to[d] = d < p.dim ? p.scale * load_float(p.query.data, p.query.dtype, from + d * stride[3]) : 0.0f;
             }
+        }
+    }
+
+    void find_shown(int64_t b) {
+        for (int64_t j = 0; j < p.tokens; ++j) {
+            const int64_t t = token(b, j) - ranges_[b].begin;
+            if (t >= 0 && t < ranges_[b].end - ranges_[b].begin) shown_[b * blocks_ + t / kBlock] = true;
         }
     }
 
@@ -139,7 +142,8 @@ private:
             float* row = rows + i * kBlock;
             const float largest = loops_.shape(row, n, p.softcap, biased ? bias : nullptr);
             const float shift = largest == minus_infinity() ? 0 : largest;
-            float* to = exponentials(b, group, block) + i * kBlock;
+            // Those that nobody looks up stay in the first-level cache: writing them takes time from reading keys.
+            float* to = shown_[b * blocks_ + block] ? exponentials(b, group, block) + i * kBlock : row;
             sums(b, first + i)[block] = {largest, loops_.exponentials(row, n, shift, to)};
         }
     }
@@ -158,20 +162,20 @@ private:
         }
     }
 
-    // The up to kBlock image tokens from `begin` on, as runs. Mostly they lie in one piece, and copying beats looking up.
-    int64_t find_runs(int64_t b, int64_t begin, int64_t n, Run* runs) const {
-        int64_t count = 0;
+    // Image tokens as runs. Mostly they lie in one piece, and copying beats looking up.
+    int64_t find_runs(int64_t b, const int64_t* tokens, int64_t n, Run* runs) const {
+        const int64_t keys = ranges_[b].end - ranges_[b].begin;
+        int64_t count = 0, next = -1;  // next: the key that would continue the last run
         for (int64_t j = 0; j < n; ++j) {
-            const int64_t t = token(b, begin + j) - ranges_[b].begin;
-            const bool visible = t >= 0 && t < ranges_[b].end - ranges_[b].begin;
-            const int64_t block = visible ? t / kBlock : -1;
-            const int64_t place = visible ? block * group_ * kBlock + t % kBlock : 0;
-            Run* last = runs + count - 1;
-            if (count > 0 && last->block == block && (!visible || last->place + last->length == place)) {
-                ++last->length;
+            const int64_t t = tokens[j] - ranges_[b].begin;
+            const bool visible = t >= 0 && t < keys;
+            if (count > 0 && (visible ? t == next : runs[count - 1].block < 0)) {
+                ++runs[count - 1].length;
             } else {
-                runs[count++] = {j, 1, place, block};
+                const int64_t block = visible ? t / kBlock : -1;
+                runs[count++] = {j, 1, visible ? block * group_ * kBlock + t % kBlock : 0, block};
             }
+            next = visible && (t + 1) % kBlock != 0 ? t + 1 : -1;
         }
         return count;
     }
@@ -179,9 +183,13 @@ private:
     // The mean over heads (or each head) at up to kBlock image tokens from `begin` on.
     void look_up(int64_t b, int64_t begin) {
         const int64_t n = std::min(kBlock, p.tokens - begin);
+        int64_t tokens[kBlock];
+        const Array& index = p.image_index;
+        const int64_t from = b * index.stride[0] + begin * index.stride[1];
+        for (int64_t j = 0; j < n; ++j) tokens[j] = load_index(index.data, index.dtype, from + j * index.stride[1]);
         Run runs[kBlock];
-        const int64_t count = find_runs(b, begin, n, runs);
-        float probability[kBlock] = {}, sum[kBlock] = {};
+        const int64_t count = find_runs(b, tokens, n, runs);
+        alignas(64) float probability[kBlock] = {}, total[kBlock] = {};
         for (int64_t h = 0; h < p.heads; ++h) {
             const float* row = exponentials(b, h / group_, 0) + h % group_ * kBlock;
             const BlockSum* blocks = sums(b, h);
@@ -197,17 +205,18 @@ private:
                 }
             }
             if (p.per_head) {
-                write(b, h, begin, n, probability, p.weight);
-                for (int64_t j = 0; j < n; ++j) sum[j] += probability[j];
+                write(b, h, begin, n, tokens, probability, p.weight);
+                for (int64_t j = 0; j < n; ++j) total[j] += probability[j];
                 std::fill(probability, probability + kBlock, 0.0f);
             }
         }
-        if (!p.per_head) write(b, 0, begin, n, probability, p.weight / float(p.heads));
+        const float* row = p.per_head ? total : probability;
+        if (!p.per_head) write(b, 0, begin, n, tokens, row, p.weight / float(p.heads));
         if (!p.stats) return;
-        Figures& figures = figures_[b * chunks_ + begin / kBlock];
-        for (int64_t j = 0; j < n; ++j) {
-            if (token(b, begin + j) >= 0) figures.add((p.per_head ? sum[j] : probability[j]) / float(p.heads));
-        }
+        alignas(64) float mean[kBlock] = {};
+        for (int64_t j = 0; j < n; ++j) mean[j] = tokens[j] < 0 ? 0.0f : row[j] / float(p.heads);
+        const RowFigures found = loops_.figures(mean, n);
+        figures_[b * chunks_ + begin / kBlock] = {found.mass, found.weighted_log, found.peak};
     }
 
     void summarise(int64_t b) {
@@ -228,10 +237,11 @@ private:
         stats[3] = float(std::log(all.mass) - all.weighted_log / all.mass);
     }
 
-    void write(int64_t b, int64_t h, int64_t begin, int64_t n, const float* probability, float factor) const {
+    void write(int64_t b, int64_t h, int64_t begin, int64_t n, const int64_t* tokens, const float* probability,
+               float factor) const {
         float* row = p.out + b * p.out_stride[0] + h * p.out_stride[1] + begin;
         for (int64_t j = 0; j < n; ++j) {
-            const float value = token(b, begin + j) < 0 ? 0.0f : probability[j] * factor;
+            const float value = tokens[j] < 0 ? 0.0f : probability[j] * factor;
             row[j] = p.accumulate ? row[j] + value : value;
         }
     }
@@ -260,6 +270,7 @@ private:
     int64_t chunks_;      // of image tokens per sample
     std::vector<KeyRange> ranges_;
     std::vector<BlockSum> sums_;    // [B, Hq, blocks_]
+    std::vector<char> shown_;       // [B, blocks_] whether an image token lies in the block
     std::vector<float> masses_;     // [B, Hq] sum of all probabilities: 1 but for sinks; NaN spoils the row
     std::vector<Figures> figures_;  // [B, chunks_]
     float* queries_;  // [B, Hq, padded_]

@@ -41,10 +41,12 @@ inline Floats select(Ints condition, Floats yes, Floats no) {
 // e^x for x <= 88 to 1 ulp; 0 below -87.3, NaN stays NaN. 2^n * p(r) with x = n ln 2 + r, |r| <= ln 2 / 2.
 // ln 2 is split so that n * high is exact; p is the minimax polynomial of the Cephes library's expf.
 inline Floats exponential(Floats x) {
-    const Ints tiny = x < splat(-87.3f);
-    x = select(tiny, splat(-87.3f), x);
+#if defined(__AVX512F__)
+    const Floats n = (Floats)_mm512_roundscale_ps((__m512)(x * 1.44269504f), _MM_FROUND_TO_NEAREST_INT);
+#else
     const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer
     const Floats n = (x * 1.44269504f + magic) - magic;
+#endif
     const Floats r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
     Floats p = splat(1.9875691500e-4f);
     p = p * r + 1.3981999507e-3f;
@@ -53,8 +55,32 @@ inline Floats exponential(Floats x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
+#if defined(__AVX512F__)
+    const __mmask16 tiny = _mm512_cmp_ps_mask((__m512)x, (__m512)splat(-87.3f), _CMP_LT_OQ);
+    return (Floats)_mm512_maskz_scalef_ps(_knot_mask16(tiny), (__m512)p, (__m512)n);
+#else
     const Ints bits = (__builtin_convertvector(n, Ints) + 127) << 23;
-    return select(tiny, splat(0), p * (Floats)bits);
+    return select(x < splat(-87.3f), splat(0), p * (Floats)bits);
+#endif
+}
+
+// ln x for normal x > 0 to 1 ulp, NaN stays NaN: x = 2^n * m with m in [sqrt 1/2, sqrt 2), and the polynomial of the
+// Cephes library's logf for ln m.
+inline Floats logarithm(Floats x) {
+    const Ints n = ((Ints)x - 0x3f3504f3) >> 23;
+    const Floats r = (Floats)((Ints)x - (n << 23)) - 1.0f;
+    const Floats e = __builtin_convertvector(n, Floats);
+    Floats p = splat(7.0376836292e-2f);
+    p = p * r - 1.1514610310e-1f;
+    p = p * r + 1.1676998740e-1f;
+    p = p * r - 1.2420140846e-1f;
+    p = p * r + 1.4249322787e-1f;
+    p = p * r - 1.6668057665e-1f;
+    p = p * r + 2.0000714765e-1f;
+    p = p * r - 2.4999993993e-1f;
+    p = p * r + 3.3333331174e-1f;
+    const Floats z = r * r;
+    return r + (p * r * z - 0.5f * z + e * -2.12194440e-4f) + e * 0.693359375f + (x - x);
 }
 
 // tanh by its odd minimax polynomial (Cephes) near 0, where 1 - 2 / (e^2x + 1) would lose digits.
@@ -110,10 +136,26 @@ inline void widen_row(const void* row, Dtype dtype, int64_t dim, float* tile) {
     for (; d < dim; ++d) tile[d] = load_float(row, dtype, d);
 }
 
+// The lanes in one, `join` by `join` of what is left of the vector and its other half.
+template <class V, class Join>
+inline float in_one(V v, Join join) {
+    if constexpr (sizeof(V) == 64) {
+        return in_one(join(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7),
+                           __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15)), join);
+    } else if constexpr (sizeof(V) == 32) {
+        return in_one(join(__builtin_shufflevector(v, v, 0, 1, 2, 3), __builtin_shufflevector(v, v, 4, 5, 6, 7)), join);
+    } else {
+        v = join(v, __builtin_shufflevector(v, v, 2, 3, 0, 1));
+        return join(v, __builtin_shufflevector(v, v, 1, 0, 3, 2))[0];
+    }
+}
+
 inline float sum(Floats v) {
-    float total = 0;
-    for (int l = 0; l < W / 2; ++l) total += v[l] + v[l + W / 2];
-    return total;
+    return in_one(v, [](auto a, auto b) { return a + b; });
+}
+
+inline float maximum(Floats v) {  // of those that are not NaN
+    return in_one(v, [](auto a, auto b) { return a > b ? a : b; });
 }
 
 template <class V>
@@ -148,7 +190,7 @@ inline Floats widen(const void* row, int64_t d) {
 
 // Four keys against H heads. At H = 3 the twelve sums, three queries and a key fill the sixteen registers of AVX2; the
 // loops over H and the keys are unrolled by name so that the sums stay in registers.
-template <int H, Dtype dtype = Dtype::f32>
+template <int H, Dtype dtype>
 inline void dots_of_four(const float* queries, int64_t padded, const void* const keys[4], int64_t length, float* scores,
                          int64_t n) {
     Floats partial[H][4];
@@ -179,66 +221,92 @@ inline void dots_of_four(const float* queries, int64_t padded, const void* const
     }
 }
 
+// One head, whose keys consist of whole vectors. There is so little to compute that memory sets the pace, and memory is
+// fastest where it is read in order: a key from end to end, then the next. It also sees by itself what comes next.
+template <Dtype dtype>
+void dots_in_order(const float* query, const char* keys, int64_t bytes, int64_t dim, int64_t n, float* scores) {
+    for (int64_t t = 0; t < n; t += 4) {
+        Floats partial[4];
+#pragma GCC unroll 4
+        for (int64_t i = 0; i < 4; ++i) {
+            const char* key = keys + (t + i < n ? t + i : t) * bytes;
+            partial[i] = Floats{};
+            for (int64_t d = 0; d < dim; d += W) partial[i] += load<Floats>(query + d) * widen<dtype>(key, d);
+        }
+        const Four result = sums(partial[0], partial[1], partial[2], partial[3]);
+        for (int64_t i = 0; i < 4 && t + i < n; ++i) scores[t + i] = result[i];
+    }
+}
+
 // Asks for a row of keys before it is needed: with one request at a time, memory would wait for the arithmetic.
 inline void prefetch(const char* row, int64_t bytes) {
 #pragma GCC unroll 4
     for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + i);
 }
 
-void dots(const float* queries, int64_t heads, const void* keys, Dtype dtype, int64_t stride, int64_t dim, int64_t n,
-          float* scores) {
+// Several heads, or keys that do not consist of whole vectors. `dtype` is that of the rows that are multiplied: float32
+// also where keys are widened into a tile first.
+template <Dtype dtype>
+void dots_in_tiles(const float* queries, int64_t heads, const char* keys, int64_t bytes, Dtype stored, int64_t dim,
+                   int64_t n, float* scores) {
     constexpr int64_t ahead = 12;  // keys between the one in use and the one asked for
+    constexpr int64_t most = W == 16 ? 4 : 3;  // heads in one pass over the keys: AVX-512 has the registers for 16 sums
     const int64_t padded = (dim + kLanes - 1) / kLanes * kLanes;
     const int64_t length = (dim + W - 1) / W * W;
-    // Keys go as they are where whole vectors can be loaded, and for one head also where they are widened on the way;
-    // several heads share the work of widening them into the tile.
-    const bool direct = dim % W == 0 && (dtype == Dtype::f32 || heads == 1);
-    const int64_t size = dtype == Dtype::f32 ? 4 : 2;
-    constexpr int64_t most = W == 16 ? 4 : 3;  // heads in one pass over the keys: AVX-512 has the registers for 16 sums
     const int64_t passes = (heads + most - 1) / most;
     const int64_t fetches = (4 + passes - 1) / passes;  // in each pass: a burst would block loads
-    const auto row = [&](int64_t t) { return static_cast<const char*>(keys) + t * stride * size; };
+    const bool whole = dim % W == 0 && dtype == stored;
     alignas(64) float tile[4 * kMaxDim];
     for (int64_t t = 0; t < n; t += 4) {
         const int64_t count = n - t < 4 ? n - t : 4;
         const void* rows[4];
         for (int64_t i = 0; i < 4; ++i) {
-            const char* key = row(t + (i < count ? i : 0));  // behind the last key, repeat a valid one and drop the result
-            rows[i] = direct ? static_cast<const void*>(key) : tile + i * kMaxDim;
-            if (!direct) widen_row(key, dtype, dim, tile + i * kMaxDim);
+            const char* key = keys + (t + (i < count ? i : 0)) * bytes;  // behind the last, repeat one and drop the result
+            rows[i] = whole ? static_cast<const void*>(key) : tile + i * kMaxDim;
+            if (!whole) widen_row(key, stored, dim, tile + i * kMaxDim);
         }
         int64_t fetched = 0;
         for (int64_t h = 0; h < heads;) {
             for (const int64_t last = fetched + fetches; fetched < last && fetched < 4; ++fetched) {
-                prefetch(row(t + ahead + fetched), dim * size);
+                prefetch(keys + (t + ahead + fetched) * bytes, dim * (stored == Dtype::f32 ? 4 : 2));
             }
             const float* q = queries + h * padded;
             float* to = scores + h * kBlock + t;
             const int64_t left = heads - h;
-            if (left == 1 && direct && dtype == Dtype::f16) {
-                dots_of_four<1, Dtype::f16>(q, padded, rows, length, to, count);
-                h += 1;
-            } else if (left == 1 && direct && dtype == Dtype::bf16) {
-                dots_of_four<1, Dtype::bf16>(q, padded, rows, length, to, count);
-                h += 1;
-            } else if (left == 1) {
-                dots_of_four<1>(q, padded, rows, length, to, count);
+            if (left == 1) {
+                dots_of_four<1, dtype>(q, padded, rows, length, to, count);
                 h += 1;
             } else if (most == 4 && left >= 4 && left != 5) {
-                dots_of_four<4>(q, padded, rows, length, to, count);
+                dots_of_four<4, dtype>(q, padded, rows, length, to, count);
                 h += 4;
             } else if (left == 2 || left == 4) {  // two and two: one head alone has too few sums to hide their latency
-                dots_of_four<2>(q, padded, rows, length, to, count);
+                dots_of_four<2, dtype>(q, padded, rows, length, to, count);
                 h += 2;
             } else {
-                dots_of_four<3>(q, padded, rows, length, to, count);
+                dots_of_four<3, dtype>(q, padded, rows, length, to, count);
                 h += 3;
             }
         }
     }
 }
 
-// The next two loops go in whole vectors, so their arrays have room up to the next multiple of kLanes.
+void dots(const float* queries, int64_t heads, const void* keys, Dtype dtype, int64_t stride, int64_t dim, int64_t n,
+          float* scores) {
+    const auto* first = static_cast<const char*>(keys);
+    const int64_t bytes = stride * (dtype == Dtype::f32 ? 4 : 2);
+    const auto in_order = dtype == Dtype::f32   ? dots_in_order<Dtype::f32>
+                          : dtype == Dtype::f16 ? dots_in_order<Dtype::f16>
+                                                : dots_in_order<Dtype::bf16>;
+    if (heads == 1 && dim % W == 0) return in_order(queries, first, bytes, dim, n, scores);
+    // Up to two passes over the keys widen them on the way; more share the work of widening them into a tile.
+    const bool on_the_way = dim % W == 0 && heads <= (W == 16 ? 8 : 6);
+    const auto in_tiles = on_the_way && dtype == Dtype::f16    ? dots_in_tiles<Dtype::f16>
+                          : on_the_way && dtype == Dtype::bf16 ? dots_in_tiles<Dtype::bf16>
+                                                               : dots_in_tiles<Dtype::f32>;
+    in_tiles(queries, heads, first, bytes, dtype, dim, n, scores);
+}
+
+// Loops over scores go in whole vectors, so their arrays have room up to the next multiple of kLanes.
 
 float shape(float* scores, int64_t n, float softcap, const float* bias) {
     const Floats none = splat(minus_infinity());
@@ -257,9 +325,7 @@ float shape(float* scores, int64_t n, float softcap, const float* bias) {
         const Floats s = load<Floats>(scores + i);
         largest = select(s > largest, s, largest);
     }
-    float result = minus_infinity();
-    for (int l = 0; l < W; ++l) result = largest[l] > result ? largest[l] : result;
-    return result;
+    return maximum(largest);
 }
 
 float exponentials(const float* scores, int64_t n, float shift, float* to) {
@@ -278,8 +344,20 @@ void add_scaled(const float* values, int64_t n, float factor, float* sums) {
     for (; i < n; ++i) sums[i] += values[i] * factor;
 }
 
+RowFigures figures(const float* values, int64_t n) {
+    Floats mass = {}, weighted_log = {}, peak = {};
+    for (int64_t i = 0; i < n; i += W) {
+        const Floats a = load<Floats>(values + i);
+        const Ints counts = a > splat(1e-37f);  // where a ln a is not 0, to the last bit of any sum
+        mass += a;
+        weighted_log += select(counts, a * logarithm(select(counts, a, splat(1.0f))), a * 0.0f);
+        peak = select(a > peak, a, peak);
+    }
+    return {sum(mass), sum(weighted_log), maximum(peak)};
+}
+
 }  // namespace
 
-const InnerLoops VEA_TABLE = {dots, shape, exponentials, add_scaled};
+const InnerLoops VEA_TABLE = {dots, shape, exponentials, add_scaled, figures};
 
 }  // namespace vea

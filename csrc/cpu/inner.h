@@ -11,6 +11,10 @@ constexpr int64_t kBlock = 256;   // keys whose scores are handled together (the
 constexpr int64_t kLanes = 16;    // row lengths are rounded up to this, whatever the vector width
 constexpr int64_t kMaxDim = 512;  // D
 
+struct RowFigures {  // of values a >= 0
+    float mass, weighted_log, peak;  // sum of a, of a ln a, largest a (0 where all are NaN)
+};
+
 struct InnerLoops {
     // scores[h * kBlock + t] = q_h · k_t, h < heads, t < n <= kBlock. Asks for keys behind the n-th in advance.
     // queries: [heads, padded dim] float, zeros behind dim. keys: row t at keys + t * stride elements.
@@ -26,6 +30,9 @@ struct InnerLoops {
 
     // sums[t] += values[t] * factor.
     void (*add_scaled)(const float* values, int64_t n, float factor, float* sums);
+
+    // Reads whole vectors: the values behind the n-th are to be 0.
+    RowFigures (*figures)(const float* values, int64_t n);
 };
 
 extern const InnerLoops kPortable;
