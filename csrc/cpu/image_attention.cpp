@@ -70,6 +70,7 @@ public:
         masses_.resize(rows);
         if (p.stats) figures_.resize(p.batch * chunks_);
         shown_.resize(p.batch * blocks_);
+        tokens_.resize(p.batch * p.tokens);
         for (int64_t b = 0; b < p.batch; ++b) find_shown(b);
     }
 
@@ -104,9 +105,13 @@ private:
     }
 
     void find_shown(int64_t b) {
+        const Array& index = p.image_index;
+        const int64_t keys = ranges_[b].end - ranges_[b].begin;
         for (int64_t j = 0; j < p.tokens; ++j) {
-            const int64_t t = token(b, j) - ranges_[b].begin;
-            if (t >= 0 && t < ranges_[b].end - ranges_[b].begin) shown_[b * blocks_ + t / kBlock] = true;
+            const int64_t t = load_index(index.data, index.dtype, b * index.stride[0] + j * index.stride[1]);
+            tokens_[b * p.tokens + j] = t;
+            const int64_t place = t - ranges_[b].begin;
+            if (place >= 0 && place < keys) shown_[b * blocks_ + place / kBlock] = true;
         }
     }
 
@@ -183,10 +188,7 @@ private:
     // The mean over heads (or each head) at up to kBlock image tokens from `begin` on.
     void look_up(int64_t b, int64_t begin) {
         const int64_t n = std::min(kBlock, p.tokens - begin);
-        int64_t tokens[kBlock];
-        const Array& index = p.image_index;
-        const int64_t from = b * index.stride[0] + begin * index.stride[1];
-        for (int64_t j = 0; j < n; ++j) tokens[j] = load_index(index.data, index.dtype, from + j * index.stride[1]);
+        const int64_t* tokens = tokens_.data() + b * p.tokens + begin;
         Run runs[kBlock];
         const int64_t count = find_runs(b, tokens, n, runs);
         alignas(64) float probability[kBlock] = {}, total[kBlock] = {};
@@ -251,14 +253,9 @@ private:
         const int64_t rows = p.per_head ? p.heads : 1;
         for (int64_t j = 0; j < p.tokens; ++j) {
             for (int64_t h = 0; h < rows; ++h) row[j] += p.out[b * p.out_stride[0] + h * p.out_stride[1] + j];
-            if (token(b, j) < 0) row[j] = quiet_nan();
+            if (tokens_[b * p.tokens + j] < 0) row[j] = quiet_nan();
         }
         choose_topk(row.data(), p.tokens, p.top_k, p.chosen + b * p.tokens);
-    }
-
-    int64_t token(int64_t b, int64_t j) const {
-        const Array& index = p.image_index;
-        return load_index(index.data, index.dtype, b * index.stride[0] + j * index.stride[1]);
     }
 
     const ImageAttention& p;
@@ -270,6 +267,7 @@ private:
     int64_t chunks_;      // of image tokens per sample
     std::vector<KeyRange> ranges_;
     std::vector<BlockSum> sums_;    // [B, Hq, blocks_]
+    std::vector<int64_t> tokens_;   // [B, M] their keys, -1 for none
     std::vector<char> shown_;       // [B, blocks_] whether an image token lies in the block
     std::vector<float> masses_;     // [B, Hq] sum of all probabilities: 1 but for sinks; NaN spoils the row
     std::vector<Figures> figures_;  // [B, chunks_]

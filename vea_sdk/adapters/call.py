@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen: one is made per layer and token, and that would take three times as long
 class AttentionCall:
     """Query and keys of one call, after rotary embedding, q/k norm and cache update."""
 

@@ -199,9 +199,12 @@ def _observed(function: Callable[..., Any], implementation: str | None) -> Calla
             return function(module, query, key, value, attention_mask, **options)
         if implementation != "eager":
             call = from_interface(module, query, key, attention_mask, options, implementation)
+            # A step of decoding takes its keys from memory, whoever comes first; then they are in the cache, where the
+            # model's own attention makes less of them than the rows do. A prompt is read first: it may end here.
+            result = function(module, query, key, value, attention_mask, **options) if query.shape[-2] == 1 else None
             for observer in observers:
                 observer.read_call(module, call, "interface")
-            return function(module, query, key, value, attention_mask, **options)
+            return function(module, query, key, value, attention_mask, **options) if result is None else result
         # Eager made the weights anyway: they are read as they are, so both agree to the last bit.
         output, weights = function(module, query, key, value, attention_mask, **options)
         for observer in observers:

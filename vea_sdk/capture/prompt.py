@@ -17,7 +17,7 @@ from vea_sdk.errors import CaptureError, ImageTokenError, InvalidInputError
 ImagePositions = Tensor | Sequence[int] | Sequence[Sequence[int]]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Step:
     """One forward pass of the decoder."""
 
@@ -225,7 +225,10 @@ CACHE_NAMES = ("cache", "past_key_values")  # since Transformers 5.24, and befor
 
 def cache_in(fed: Mapping[str, Any]) -> Any:
     """The cache among the named arguments of a pass, or None."""
-    return next((fed[name] for name in CACHE_NAMES if fed.get(name) is not None), None)
+    for name in CACHE_NAMES:
+        if (cache := fed.get(name)) is not None:
+            return cache
+    return None
 
 
 def _as_index(positions: ImagePositions) -> Tensor:

@@ -45,6 +45,9 @@ class Watch:
         self._adapter = adapter
         self._decoder = adapter.decoder
         self._runs = Runs(adapter.attention_modules(), layers)
+        self._layers = layers
+        # They come by when they fetch their attention, so hooks, which cost more than that, are left to the others.
+        self._visible = frozenset(filter(interception.uses_interface, self._runs.modules))
         self._stop_after = layers[-1] if stop_early else None
         self._queries = queries
         self._prompt = prompt
@@ -60,6 +63,7 @@ class Watch:
         self._layer = 0  # the layer for which it runs
         self._inputs: tuple[Any, ...] = ((), (), {})  # names of its arguments, and these
         self._read: str | None = None  # where that module was read
+        self._layers_read: list[int] = []  # in the running pass
         self._generated = 0
         # Encoder and decoder have ids and padding each; generate() runs the encoder alone, before any pass.
         self._encoder_embedding = adapter.encoder_embedding
@@ -84,7 +88,8 @@ class Watch:
             if self._encoder_embedding is not None:
                 self._hook(self._encoder_embedding, self._enter_encoder, None)
             for module in self._runs.modules:
-                self._hook(module, self._enter_attention, self._leave_attention)
+                if module not in self._visible:
+                    self._hook(module, self._enter_attention, self._leave_attention)
             self._compiled.open()
         except BaseException:
             self.close()
@@ -118,7 +123,7 @@ class Watch:
         return self in interception.ACTIVE.get()
 
     def _enter_model(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        if not self._here() or self._outermost is not None:
+        if self._outermost is not None or not self._here():
             return
         self._outermost = module
         self._outer = named(names, args, kwargs)
@@ -130,10 +135,14 @@ class Watch:
 
     def _leave_model(self, module: nn.Module, args: Any, output: Any) -> None:
         if module is self._outermost and self._here():
-            if is_compiled(module.forward):
-                self.end_compiled(output is not None)
-            self._outermost, self._outer, self._step = None, {}, None
-            self._runs.begin()
+            try:
+                if is_compiled(module.forward):
+                    self.end_compiled(output is not None)
+                elif self._decoder is module and output is not None:
+                    self._check_pass()
+            finally:
+                self._outermost, self._outer, self._step = None, {}, None
+                self._runs.begin()
 
     def _enter_decoder(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         if self._here():
@@ -142,8 +151,23 @@ class Watch:
                 self._begin(names, fed)
 
     def _leave_decoder(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._here() and is_compiled(module.forward):
-            self.end_compiled(output is not None)
+        if self._here():
+            if is_compiled(module.forward):
+                self.end_compiled(output is not None)
+            elif output is not None:
+                self._check_pass()
+
+    def _check_pass(self) -> None:
+        """At its end: a layer that was passed by would leave a row of zeros."""
+        index = self._prompt.image_index
+        if self._step is None or not self._wanted(self._step) or index is None or not index.shape[1]:
+            return
+        if len(self._layers_read) < len(self._layers):
+            passed_by = [layer for layer in self._layers if layer not in self._layers_read]
+            raise CaptureError(
+                f"a pass ended in which the attention of layers {passed_by} was not computed, or not by the function that "
+                "Transformers hands out. Capture layers that run in every pass."
+            )
 
     def _enter_encoder(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         if self._here():
@@ -152,6 +176,7 @@ class Watch:
     def _begin(self, names: tuple[str, ...], fed: Mapping[str, Any]) -> None:
         """Start a pass of the decoder. The outer call knows ids and padding, the inner one what is really fed."""
         self._runs.begin()
+        self._layers_read.clear()
         self._fed = {**self._outer, **fed}
         for name in ("input_ids", "attention_mask"):
             outer = self._outer.get(self._decoder_prefix + name)
@@ -219,13 +244,14 @@ class Watch:
         return self._queries == "all" or (self._queries == "generated") == (step.kind == "generated")
 
     def _enter_attention(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        self._current = None
         if not self._here() or (self._step is not None and not self._wanted(self._step)):
             return
         layer = self._runs.next(module)
         if layer is None:
             return
         self._current, self._layer, self._read, self._inputs = module, layer, None, (names, args, kwargs)
-        if not interception.uses_interface(module):
+        if module not in self._visible:
             tap = interception.SdpaTap(self, module)
             tap.open()
             self._modes.append(tap)
@@ -266,6 +292,8 @@ class Watch:
 
     def watches(self, module: nn.Module) -> bool:
         """Whether the running attention call belongs to a layer of this watch."""
+        if module in self._visible:
+            self._enter_attention((), module, (), {})
         return module is self._current
 
     def read_call(self, module: nn.Module, call: AttentionCall, source: str) -> None:
@@ -305,6 +333,7 @@ class Watch:
         return self._step if self._wanted(self._step) and index is not None and index.shape[1] else None
 
     def _finish(self) -> None:
+        self._layers_read.append(self._layer)
         if self._layer == self._stop_after:
             raise StopForward
 

@@ -54,10 +54,8 @@ class Follower(Watch):
         self._safely(getattr(self, f"_enter_{part}"), names, module, args, kwargs)
 
     def watches(self, module: Any) -> bool:
-        """Whether the running attention call belongs to a watched layer. One that fetches its attention function
-        through Transformers' interface has no hooks here, so that other requests pass it at full speed: it begins with
-        this question, and ends with that of the next one."""
-        if module is not self._current and module in self._runs.modules:
+        """As in a session, but nothing is let out."""
+        if module in self._visible:
             self.enter("attention", (), module, (), {})
         return module is self._current
 
