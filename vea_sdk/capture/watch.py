@@ -290,6 +290,10 @@ class Watch:
             self._recorder.read_weights(self._layer, weights, step)
             self._finish()
 
+    def unreadable(self, error: CaptureError) -> None:
+        """A call that cannot be read."""
+        raise error
+
     def _step_to_read(self, module: nn.Module, query: Tensor, key: Tensor, source: str) -> Step | None:
         """The running pass, or None when this row is not wanted or has no image token to look at."""
         if self._read is not None:

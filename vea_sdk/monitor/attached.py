@@ -16,11 +16,13 @@ from vea_sdk.capture import interception
 from vea_sdk.capture.interception import CALL, PHASE
 from vea_sdk.capture.watch import Queries
 from vea_sdk.monitor import lifetime
+from vea_sdk.monitor.boards import Boards
 from vea_sdk.monitor.build import Builder
 from vea_sdk.monitor.counters import Counters, Tally
 from vea_sdk.monitor.drain import Drain
 from vea_sdk.monitor.generation import Follower, Generation, Place
 from vea_sdk.monitor.hooks import Hooks
+from vea_sdk.monitor.passes import Passes
 from vea_sdk.monitor.prompt import UnreadPrompt
 from vea_sdk.monitor.ring import Ring
 from vea_sdk.monitor.sampling import check_rate, sampled
@@ -42,6 +44,7 @@ class Monitor:
         max_image_tokens: int,
         idle_timeout: float,
         content: bool,
+        compiled: bool = False,
         **options: Any,
     ) -> None:
         self.layers = layers
@@ -51,15 +54,18 @@ class Monitor:
         self._pad = _pad_id(adapter.model)
         attention = adapter.attention_modules()
         devices = {tensor.device for layer in layers for tensor in attention[layer].parameters()}
-        self._ring = Ring(len(layers), max_inflight, max_image_tokens, devices - {torch.device("meta")})
+        self._ring = Ring(len(layers), max_inflight, max_image_tokens, devices - {torch.device("meta")}, spare=compiled)
         self._builder = Builder(adapter, layers, self._ring, content=content, **options)
         self._closing = threading.Lock()
         self._closed = self._detached = False
+        self._boards = Boards(adapter, layers, self._ring) if compiled else None
         self._start()
         interception.acquire()
         try:
-            self._hooks = Hooks(adapter, layers, self._begin, self._end)
+            self._hooks = Hooks(adapter, layers, self._begin, self._end, self._boards)
         except BaseException:
+            if self._boards is not None:
+                self._boards.close()
             interception.release()
             raise
         lifetime.add(self)
@@ -135,6 +141,8 @@ class Monitor:
     def after_fork(self) -> None:
         """In a forked child: what is under way is the parent's; thread, places and counters begin anew."""
         self._ring.forget_taken()
+        if self._boards is not None:
+            self._boards.after_fork()
         self._closing = threading.Lock()
         self._start()
 
@@ -142,6 +150,8 @@ class Monitor:
         self._tally = Tally()
         self._drain = Drain(self._builder, self._ring, self._sinks, self._tally, self._idle)
         self._drain.on_quiet = self._detach
+        if self._boards is not None:
+            self._drain.release = self._boards.release
 
     def _detach(self) -> None:
         with self._closing:
@@ -149,6 +159,8 @@ class Monitor:
                 return
             self._detached = True
         self._hooks.remove()
+        if self._boards is not None:
+            self._boards.close()
         interception.release()
 
     # -- called in the middle of requests
@@ -162,6 +174,10 @@ class Monitor:
             return generation
         rows = tokens.shape[0]
         given = None if call is None else call.inputs["input_ids"]
+        if self._boards is not None:
+            self._boards.place()
+            if call is None:
+                self._boards.interrupt()
         requests = name_rows(rows, given.shape[0] if isinstance(given, Tensor) else None)
         chosen = [request for request in requests if sampled(request.key, self._rate)]
         self._tell(chosen)
@@ -181,6 +197,8 @@ class Monitor:
         queries: Queries = "last" if assisted else "all"  # drafts are fed before it is known whether they stay
         generation.follower = Follower(self._adapter, self.layers, queries, generation.prompt, recorder)
         generation.follower.knows_encoder(self._hooks.encoder_ids)
+        if self._boards is not None:
+            generation.follower.follow_graphs(Passes(self._boards, generation))
         generation.pad = self._pad
         generation.fed = [] if self._content else None
         if requests[0].sizes is not None:
@@ -212,6 +230,7 @@ class Monitor:
         self._end(generation, "ended" if error is None else "failed")
 
     def _end(self, generation: Generation, how: str) -> None:
+        generation.over = True
         if generation.follower is not None and not generation.closed:
             self._drain.ended(generation, how)
 

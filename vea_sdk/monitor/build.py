@@ -83,9 +83,13 @@ class Builder:
             )
             return self._without_figures(place.request, why, dropped=True, **known)
         problem = follower.problem or (str(prompt.missing) if prompt.missing is not None else None)
+        if not recorder.device_of:
+            problem = problem or follower.untraced
         if problem is not None or not recorder.device_of:
             problem = problem or "no layer was read: the prompt did not get as far"
             return self._without_figures(place.request, problem, **known)
+        if follower.untraced is not None:
+            known["unread"] = f"no trace: {follower.untraced}"
         assert generation.index is not None
         assert generation.valid is not None
         layouts = self._layouts(generation, place.number)
@@ -109,7 +113,9 @@ class Builder:
         self, request: str, found: Read, layouts: Sequence[ImageLayout] | None, known: dict[str, Any]
     ) -> Record:
         mean, per_layer = in_figures(found, self._adapter.cross_attention)
-        known |= {"generated_tokens": found.generated, "prompt_tokens": found.prompt}
+        known["prompt_tokens"] = found.prompt
+        if "unread" not in known:
+            known |= {"generated_tokens": found.generated, "trace": found.trace if found.generated else None}
         return Record(
             request=request,
             time=time.time(),
@@ -125,7 +131,6 @@ class Builder:
             spikes=found.spikes,
             border_share=found.border_share,
             nan=found.nan,
-            trace=found.trace if found.generated else None,
             rows=None if found.rows is None else tuple(tuple(map(number, row)) for row in found.rows.tolist()),
             **known,
         )

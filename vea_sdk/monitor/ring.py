@@ -38,11 +38,16 @@ class Buffers:
 
 
 class Ring:
-    """``slots`` places for requests, each with room for ``width`` image tokens, on every device of the model."""
+    """``slots`` places for requests, each with room for ``width`` image tokens, on every device of the model.
 
-    def __init__(self, layers: int, slots: int, width: int, devices: Iterable[torch.device]) -> None:
+    ``spare``: one more, number ``slots``, that is never taken: there a graph writes what is nobody's.
+    """
+
+    def __init__(
+        self, layers: int, slots: int, width: int, devices: Iterable[torch.device], spare: bool = False
+    ) -> None:
         self.width, self.slots = width, slots
-        self._shape = (layers, slots, width)
+        self._shape = (layers, slots + spare, width)
         self._lock = threading.Lock()
         self._buffers = {device: Buffers(*self._shape, device) for device in devices}
         self._free = list(range(slots))
