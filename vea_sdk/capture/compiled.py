@@ -225,7 +225,7 @@ def withdraw(module: nn.Module, tap: StandingTap) -> None:
 def hidden(layers: Sequence[int]) -> CaptureError:
     """What to say of layers that a compiled pass has not read."""
     return CaptureError(
-        f"the attention of layers {layers} stayed hidden in a compiled pass. Either they do not fetch it "
+        f"the attention of layers {list(layers)} stayed hidden in a compiled pass. Either they do not fetch it "
         "through Transformers' attention functions; then capture without torch.compile. Or they were compiled "
         "before the session was opened, in a form that it cannot mark; then call torch.compiler.reset() first."
     )

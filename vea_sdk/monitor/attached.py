@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from types import TracebackType
@@ -21,7 +22,7 @@ from vea_sdk.monitor.build import Builder
 from vea_sdk.monitor.counters import Counters, Tally
 from vea_sdk.monitor.drain import Drain
 from vea_sdk.monitor.generation import Follower, Generation, Place
-from vea_sdk.monitor.hooks import Hooks
+from vea_sdk.monitor.hooks import Hooks, no_graph_is_made
 from vea_sdk.monitor.passes import Passes
 from vea_sdk.monitor.prompt import UnreadPrompt
 from vea_sdk.monitor.ring import Ring
@@ -29,6 +30,8 @@ from vea_sdk.monitor.sampling import check_rate, sampled
 from vea_sdk.monitor.scope import SCOPE, Request, RequestScope, name_rows
 from vea_sdk.monitor.sinks.base import Sink
 from vea_sdk.monitor.slots import SlotRecorder
+
+_QUIET = 0.005  # seconds between looks for a moment without a compiled pass
 
 
 class Monitor:
@@ -58,11 +61,13 @@ class Monitor:
         self._builder = Builder(adapter, layers, self._ring, content=content, **options)
         self._closing = threading.Lock()
         self._closed = self._detached = False
-        self._boards = Boards(adapter, layers, self._ring) if compiled else None
+        with no_graph_is_made():
+            self._boards = Boards(adapter, layers, self._ring) if compiled else None
         self._start()
         interception.acquire()
         try:
-            self._hooks = Hooks(adapter, layers, self._begin, self._end, self._boards)
+            with no_graph_is_made():
+                self._hooks = Hooks(adapter, layers, self._begin, self._end, self._boards)
         except BaseException:
             if self._boards is not None:
                 self._boards.close()
@@ -123,7 +128,7 @@ class Monitor:
         lifetime.remove(self)
         lost = self._drain.close(timeout)
         if not self._drain.busy:
-            self._detach()
+            self._detach(timeout)
         if lost:
             lifetime.log.warning("%d records were not handed over within %g s and are lost", lost, timeout)
 
@@ -153,15 +158,19 @@ class Monitor:
         if self._boards is not None:
             self._drain.release = self._boards.release
 
-    def _detach(self) -> None:
-        with self._closing:
-            if self._detached:
+    def _detach(self, timeout: float = -1) -> None:
+        """In so many seconds, or -1 for any; the drain thread comes back to it where that was not enough."""
+        until = time.monotonic() + timeout
+        while not self._detached:
+            with no_graph_is_made(timeout) as in_time, self._closing:
+                if in_time and not self._detached and (self._boards is None or self._boards.close()):
+                    self._detached = True
+                    self._hooks.remove()
+                    interception.release()
+                    return
+            if timeout >= 0 and time.monotonic() > until:
                 return
-            self._detached = True
-        self._hooks.remove()
-        if self._boards is not None:
-            self._boards.close()
-        interception.release()
+            time.sleep(_QUIET)
 
     # -- called in the middle of requests
 

@@ -113,7 +113,6 @@ class BoardTap:
     last: bool  # of the layers on that device
 
     def __init__(self, number: int, places_stay: bool) -> None:
-        self.filled = False  # set by each pass that was read
         self._number = number  # of the layer in the ring
         self._places_stay = places_stay
 
@@ -181,8 +180,8 @@ class BoardTap:
                 kept, now = board.ring.figures[PROMPT][:, slot], board.figures[:, :batch]
                 board.ring.figures[PROMPT][:, slot] = torch.where(board.kind == PROMPT, now, kept)
             self._add(slot, board.sampled[:batch] & (board.kind == NOW))
+            board.ring.passes[slot] += 1
             board.seen.add_(queries)
-        self.filled = True
 
     def _add(self, slot: Tensor, live: Tensor) -> None:
         """Add a generated token to the traces of the slots [B] where ``live`` [B]; without a branch."""

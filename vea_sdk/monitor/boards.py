@@ -64,14 +64,18 @@ class Boards:
         for board in self._boards.values():
             board.clear()
 
-    def close(self) -> None:
-        """Take the taps off. Graphs that were captured may run on, for nobody."""
+    def close(self) -> bool:
+        """Take the taps off, for which no compiled pass may run; whether that was so. Graphs that were captured may run
+        on, for nobody."""
         with self._lock:
-            self._closed = True
             self._hand_over(None)
-        for module, tap in self._taps.items():
-            withdraw(module, tap)
-        self._boards = {}
+            self._closed = True
+            if any(thread.is_alive() for thread in self._running):
+                return False
+            for module, tap in self._taps.items():
+                withdraw(module, tap)
+            self._boards = {}
+            return True
 
     def place(self) -> None:
         """Give every layer the board of the device that it is on now."""
@@ -101,8 +105,6 @@ class Boards:
                 self._hand_over(None)
                 return
             self._hand_over(passes.generation, again=passes.step.kind == "prompt")
-            for tap in self._taps.values():
-                tap.filled = False
             for board in self._boards.values():
                 board.prepare(passes.step, passes.live)
 
@@ -117,10 +119,6 @@ class Boards:
             for _, passes in self._running.values():
                 if passes is not None:
                     passes.why = OVERLAP
-
-    def unread(self) -> list[int]:
-        """Layers that the pass has not read."""
-        return [layer for layer, module in self._modules.items() if not self._taps[module].filled]
 
     def forget(self) -> None:
         """A pass did not get to its end."""
@@ -148,7 +146,7 @@ class Boards:
         with self._lock:
             if not self._closed:
                 self._hand_over(generation, again=True)
-                self._replays = True
+                self._replays = generation.decoding = True  # for all that is known
                 for board in self._boards.values():
                     board.prepare(step, None)
 

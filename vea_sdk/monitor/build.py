@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vea_sdk.adapters import Adapter, ImageLayout
+from vea_sdk.capture.compiled import hidden
 from vea_sdk.errors import ImageTokenError
 from vea_sdk.monitor.figures import Read, in_figures, number, read
 from vea_sdk.monitor.generation import Generation, Place
@@ -88,8 +90,6 @@ class Builder:
         if problem is not None or not recorder.device_of:
             problem = problem or "no layer was read: the prompt did not get as far"
             return self._without_figures(place.request, problem, **known)
-        if follower.untraced is not None:
-            known["unread"] = f"no trace: {follower.untraced}"
         assert generation.index is not None
         assert generation.valid is not None
         layouts = self._layouts(generation, place.number)
@@ -107,7 +107,20 @@ class Builder:
                 self._staging,
             )
         self.bytes_copied = found.copied
+        untraced = follower.untraced or self._missed(found, recorder.passes)
+        if untraced is not None and any(math.isnan(mass) for mass in found.stats[:-1, 0].tolist()) and not found.nan:
+            return self._without_figures(place.request, untraced, **known)
+        if untraced is not None:
+            known["unread"] = f"no trace: {untraced}"
         return self._with_figures(place.request, found, layouts, known)
+
+    def _missed(self, found: Read, expected: int | None) -> str | None:
+        """What graphs have not read, or have read too much; ``expected`` passes, None where the host does not know."""
+        if not expected or (found.passes == expected and (found.nan or not found.blank)):
+            return None
+        if found.passes > expected:
+            return "graphs of the model ran that the monitor was not told of."
+        return str(hidden(found.blank or found.layers))
 
     def _with_figures(
         self, request: str, found: Read, layouts: Sequence[ImageLayout] | None, known: dict[str, Any]

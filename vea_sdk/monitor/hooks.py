@@ -10,12 +10,15 @@ import logging
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from vea_sdk.adapters import Adapter
 from vea_sdk.capture import interception
@@ -112,9 +115,20 @@ class Hooks:
             if kwargs is not None:  # else the hook was taken off during this very pass
                 enter(names, module, args, kwargs)
 
-        self._handles.append(module.register_forward_pre_hook(Hook(module, before), with_kwargs=True))
+        self._put_on(module, "pre_hooks", "with_kwargs", Hook(module, before))
         if leave is not None:
-            self._handles.append(module.register_forward_hook(Hook(module, leave), always_call=True))
+            self._put_on(module, "hooks", "always_called", Hook(module, leave))
+
+    def _put_on(self, module: nn.Module, kind: str, manner: str, hook: Hook) -> None:
+        """What ``register_forward_hook(hook, always_call=True)`` does, with two differences: the key is the same each
+        time a monitor comes, since graphs that the compiler made with the hook in place are good for this key only;
+        and the manner is there before the hook, which another thread may call at once."""
+        hooks, manners = getattr(module, f"_forward_{kind}"), getattr(module, f"_forward_{kind}_{manner}")
+        handle: Any = RemovableHandle(hooks, extra_dict=[manners])
+        handle.id = next(key for key in map("vea_sdk.monitor.{}".format, count()) if key not in hooks)
+        manners[handle.id] = True
+        hooks[handle.id] = hook
+        self._handles.append(handle)
 
     def _enter(self, depth: int, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         here = self._here
@@ -127,6 +141,7 @@ class Hooks:
             if _capturing():  # what a CUDA graph repeats would write into the slots of later requests
                 if self._boards is not None:
                     self._boards.show()
+                    self._lookup.asks = True
                 return
             generation = self._lookup.running() or self._lookup.find(named(names, args, kwargs))
             if generation.follower is None or generation.enter_pass(ids_in(named(names, args, kwargs))):
@@ -204,6 +219,22 @@ class Hooks:
     def _leave_attention(self, module: nn.Module, args: Any, output: Any) -> None:
         if (follower := self._here.generation.follower) is not None:
             follower.leave_attention(module, args, output)
+
+
+@contextmanager
+def no_graph_is_made(timeout: float = -1) -> Iterator[bool]:
+    """Hold the compiler up, which stumbles over hooks that come or go while it looks at their module; False where it
+    is in the middle of something for longer than ``timeout`` seconds."""
+    frames = sys.modules.get("torch._dynamo.convert_frame")
+    lock = None if frames is None else frames.compile_lock
+    if lock is None or lock.acquire(timeout=timeout):
+        try:
+            yield True
+        finally:
+            if lock is not None:
+                lock.release()
+    else:
+        yield False
 
 
 def _capturing() -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from vea_sdk.adapters import AttentionCall
-from vea_sdk.capture.compiled import CompiledPasses, hidden
+from vea_sdk.capture.compiled import CompiledPasses
 from vea_sdk.capture.interception import CALL
 from vea_sdk.capture.prompt import Step
 from vea_sdk.errors import CaptureError
@@ -57,6 +57,7 @@ class Passes(CompiledPasses):
         if self._boards.captured and CALL.get() is None and index is not None and index.shape[1]:
             batch, seen = index.shape[0], self._follower.prompt.seen + 1
             if batch <= self._boards.rows and not self._slots.too_many:
+                self._slots.passes = None
                 self._boards.expect_replays(self.generation, Step("generated", batch, 1, seen, None, index.device))
 
     def read_call(self, module: nn.Module, call: AttentionCall, source: str) -> None:
@@ -78,8 +79,8 @@ class Passes(CompiledPasses):
         self._running = False
         if not finished:
             self._boards.forget()
-        elif self.step is not None and self.why is None and (unread := self._boards.unread()):
-            self.why = str(hidden(unread))
+        if self.step is not None:
+            self._slots.read_by_graph(finished)
         self.step = self.live = None
         if self.why is not None and self._kind is not None:
             self._follower.untraced = self._follower.untraced or self.why

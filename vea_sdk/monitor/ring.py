@@ -19,6 +19,7 @@ class Buffers:
     rows [slots, layers + 1, width]: ā of the last prompt token at the image tokens; the last row of a slot takes what
     the kernel computes for generated tokens, whose figures alone are kept. figures [2, layers, slots, 4]: image mass,
     text mass, peak, entropy. trace [3, layers, slots]: image mass of the generated tokens. counts [slots]: how many.
+    passes [slots]: since the prompt, that were read by graphs.
     """
 
     def __init__(self, layers: int, slots: int, width: int, device: torch.device) -> None:
@@ -27,6 +28,7 @@ class Buffers:
             self.figures = torch.empty(2, layers, slots, 4, device=device)
             self.trace = torch.empty(3, layers, slots, device=device)
             self.counts = torch.empty(slots, device=device)
+            self.passes = torch.empty(slots, device=device)
 
     def clear(self, first: int, count: int, tokens: int) -> None:
         """Ready the slots for a prompt with so many image tokens: the kernel adds to its rows; NaN is "not read"."""
@@ -35,6 +37,7 @@ class Buffers:
         self.figures[:, :, slots].fill_(torch.nan)
         self.trace[:, :, slots].fill_(torch.nan)
         self.counts[slots].zero_()
+        self.passes[slots].zero_()
 
 
 class Ring:

@@ -29,16 +29,22 @@ class SlotRecorder(Recorder):
         self.fed = 0  # generated tokens so far
         self._traced: dict[torch.device, list[_Traced]] = {}  # per run; devices whose slots are ready
         self.device_of: dict[int, torch.device] = {}  # of each layer read
+        self.passes: int | None = 0  # since the prompt, that graphs were to read; None: not known
         self.too_many = 0  # image tokens, where they are more than a slot holds
 
     def start(self, index: Tensor) -> None:
         super().start(index)
         self._traced.clear()
         self.device_of.clear()
+        self.passes = 0
         self.too_many = index.shape[1] if index.shape[1] > self._ring.width else 0
 
     def next_row(self, generated: int) -> None:
         self._kind, self.fed = (NOW if generated else PROMPT), generated
+
+    def read_by_graph(self, finished: bool) -> None:
+        """A pass was to be read by a graph; ``finished``: it came to its end."""
+        self.passes = self.passes + 1 if finished and self.passes is not None else None
 
     def read_call(self, layer: int, call: AttentionCall, step: Step) -> None:
         for run in () if self.too_many else self.runs:
