@@ -25,8 +25,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 from transformers import CompileConfig, StaticCache
 
 import vea_sdk as vea
+from vea_sdk.capture import interception
 from vea_sdk.capture.compiled import taps_of
 from vea_sdk.capture.interception import STANDING
+from vea_sdk.errors import CaptureError
 from vea_sdk.monitor.boards import _captured
 from vea_sdk.monitor.record import Record
 from vea_sdk.monitor.sampling import sampled
@@ -34,17 +36,30 @@ from vea_sdk.monitor.sampling import sampled
 ROOM = 192  # keys: one shape for all prompts, as a server has
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def fresh() -> Iterator[None]:
+    """Graphs of this test alone; the others share one, which the first of them makes."""
     torch.compiler.reset()
     counters.clear()
     yield
     torch.compiler.reset()
+
+
+@pytest.fixture(autouse=True)
+def nobody_listens() -> Iterator[None]:
+    yield
     assert not STANDING
 
 
+@pytest.fixture(autouse=True, scope="module")
+def begins_and_ends_without_graphs() -> Iterator[None]:
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
 def watch(family: TinyFamily, sink: Kept, **options: Any) -> Any:
-    known = {"sample_rate": 1.0, "layers": [1, 3], "compiled": True, "max_image_tokens": 128}
+    known = {"sample_rate": 1.0, "layers": [1, 3], "compiled": True, "max_image_tokens": 128, "max_inflight": 4}
     return vea.monitor(family.model, sinks=[sink], **(known | options))
 
 
@@ -79,6 +94,11 @@ def alike(one: Record, other: Record, tolerance: float = TOLERANCE) -> bool:
     return all(figures) and trace and top and all(getattr(one, name) == getattr(other, name) for name in rest)
 
 
+def as_python() -> Any:
+    """What the compiler is asked for is run as it is: all the same to the host's side of a monitor, and quick."""
+    return torch.compiler.set_stance("force_eager")
+
+
 def attached(model: nn.Module) -> list[Any]:
     return [(set(vars(m)), list(m._forward_pre_hooks), list(m._forward_hooks)) for m in model.modules()]
 
@@ -90,26 +110,7 @@ def bits(handle: Any) -> list[Tensor]:
     return [part.clone().view(torch.int32) for part in parts]
 
 
-# --- the figures ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "gemma3"])
-def test_the_records_are_those_without_compilation(name: str, sink: Kept) -> None:
-    """Two prompts of different lengths in a batch; gemma3 has layers that forget the picture."""
-    family = FAMILIES[name]()
-    inputs = padded(family)
-    rows, sequences = eager_rows(family, inputs)
-    known, answer = plain(family, inputs)
-    with watch(family, sink) as handle:
-        assert torch.equal(generate(family.model, inputs), answer)
-        assert handle.flush()
-        assert graphs() > 0
-        assert handle.counters.unread == 0
-    assert torch.equal(answer, sequences)
-    for i, (record, other) in enumerate(zip(sink.records, known, strict=True)):
-        assert alike(record, other)
-        assert record.trace == moves(rows[[1, 3], i, 1:, : record.image_tokens])
-        assert record.generated_tokens == 3
+# --- one graph for all ------------------------------------------------------------------------------------------------
 
 
 def test_one_graph_serves_every_request(family: TinyFamily, sink: Kept) -> None:
@@ -121,7 +122,7 @@ def test_one_graph_serves_every_request(family: TinyFamily, sink: Kept) -> None:
     }
     truth = {key: eager_rows(family, inputs) for key, inputs in prompts.items()}
     made, copied = set(), []
-    with watch(family, sink, max_inflight=4) as handle:
+    with watch(family, sink) as handle:
         for key, inputs in prompts.items():
             for rate in (1.0, 0.0):
                 handle.sample_rate = rate
@@ -131,7 +132,7 @@ def test_one_graph_serves_every_request(family: TinyFamily, sink: Kept) -> None:
                 assert handle.flush()
                 made.add(graphs())
                 copied.append(all(map(torch.equal, before, bits(handle))))
-    assert made == {1}
+    assert len(made) == 1
     assert copied == [False, True] * 3
     assert [record.request for record in sink.records] == list(prompts)
     for record in sink.records:
@@ -140,50 +141,6 @@ def test_one_graph_serves_every_request(family: TinyFamily, sink: Kept) -> None:
         assert close(record.mean, expected(rows[:, 0, 0], record.prompt_tokens)["mean"])
         assert record.trace == moves(rows[:, 0, 1:])
         assert record.generated_tokens == 3
-
-
-def test_a_row_that_ends_early_and_one_that_is_not_sampled(family: TinyFamily, sink: Kept) -> None:
-    inputs = family.inputs([[picture(i)] for i in range(3)], ["one", "another", "and a third question"])
-    rows, sequences = eager_rows(family, inputs)
-    start = inputs["input_ids"].shape[1]
-    stop = int(sequences[0, start + 1])  # the second token of the first row ends it
-    assert stop not in sequences[1:, start:]
-    chosen, others = ([n for n in map(str, range(20)) if sampled(n, 0.5) is yes] for yes in (True, False))
-    ids = [chosen[0], others[0], chosen[1]]
-    with watch(family, sink, sample_rate=0.5) as handle, handle.request(ids):
-        generate(family.model, inputs, min_new_tokens=None, eos_token_id=stop, pad_token_id=0)
-    assert graphs() > 0
-    first, last = sink.records
-    assert [first.request, last.request] == [ids[0], ids[2]]
-    assert (first.generated_tokens, last.generated_tokens) == (2, 3)
-    assert first.trace == moves(rows[[1, 3], 0, 1:3])
-    assert last.trace == moves(rows[[1, 3], 2, 1:])
-
-
-@pytest.mark.parametrize("part", ["decoder", "model"])
-def test_a_compiled_forward(part: str, family: TinyFamily, sink: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``model.forward = torch.compile(model.forward)``: the prompt is fed in a graph, too."""
-    inputs = padded(family)
-    known, answer = plain(family, inputs)
-    module = family.model.get_decoder() if part == "decoder" else family.model
-    whole = part == "decoder"  # the model itself asks which tokens are the picture's, and breaks its graph there
-    monkeypatch.setattr(module, "forward", torch.compile(module.forward, backend="aot_eager", fullgraph=whole))
-    with watch(family, sink, rows=True) as handle:
-        for rate in (1.0, 0.0, 1.0):
-            handle.sample_rate = rate
-            before = bits(handle)
-            assert torch.equal(generate(family.model, inputs, compiled=False), answer)
-            assert handle.flush()
-            assert rate == 1.0 or all(map(torch.equal, before, bits(handle)))
-    assert graphs() > 0
-    assert len(sink.records) == 4
-    for record, other in zip(sink.records, [*known, *known], strict=True):
-        assert alike(record, other)
-        assert record.rows is not None
-        assert sum(record.rows[0]) == pytest.approx(other.per_layer[0].image_mass, abs=1e-5)
-
-
-# --- others at the same time ----------------------------------------------------------------------------------------
 
 
 class Meets:
@@ -276,6 +233,62 @@ def test_threads_that_take_turns(family: TinyFamily, sink: Kept) -> None:
     assert len(sink.records) == 2
 
 
+def test_generate_that_raises_half_way(family: TinyFamily, sink: Kept) -> None:
+    inputs = single(family)
+    known, answer = plain(family, inputs)
+
+    class Breaks:
+        left = 3
+
+        def put(self, value: Tensor) -> None:
+            self.left -= 1
+            if self.left < 0:
+                raise KeyboardInterrupt
+
+        def end(self) -> None: ...
+
+    with watch(family, sink) as handle:
+        with pytest.raises(KeyboardInterrupt):
+            generate(family.model, inputs, streamer=Breaks())
+        assert torch.equal(generate(family.model, inputs), answer)
+        assert handle.flush()
+    failed, ended = sink.records
+    assert (failed.finished, failed.generated_tokens) == ("failed", 2)
+    assert alike(ended, known[0])
+
+
+def test_graphs_that_nobody_announces_are_noticed(family: TinyFamily, sink: Kept) -> None:
+    """Someone calls the compiled model by himself while a request that is sampled decodes."""
+    inputs = single(family)
+    known, answer = plain(family, inputs)
+    cache = StaticCache(config=family.model.config.get_text_config(), max_cache_len=ROOM)
+    ids = inputs["input_ids"]
+
+    class Other:
+        calls = 0
+
+        def put(self, value: Tensor) -> None:
+            self.calls += 1
+            if self.calls == 4:  # after the prompt and two tokens
+                _interfere()
+
+        def end(self) -> None: ...
+
+    def _interfere() -> None:
+        fed = {"input_ids": ids[:, -1:], "position_ids": torch.tensor([[ids.shape[1]]]), "past_key_values": cache}
+        mask = torch.ones(1, ids.shape[1] + 1, dtype=torch.int64)
+        family.model._compiled_call(**fed, attention_mask=mask, use_cache=True, return_dict=True)
+
+    with torch.no_grad():
+        family.model(**inputs, past_key_values=cache)
+        with watch(family, sink):
+            assert torch.equal(generate(family.model, inputs, streamer=Other()), answer)
+    (record,) = sink.records
+    assert "was not told of" in str(record.unread)
+    assert record.trace is None
+    assert record.mean == known[0].mean
+
+
 def test_close_while_requests_are_answered(family: TinyFamily, sink: Kept) -> None:
     inputs = single(family)
     answer = generate(family.model, inputs)
@@ -287,7 +300,7 @@ def test_close_while_requests_are_answered(family: TinyFamily, sink: Kept) -> No
 
     def come_and_go() -> None:
         try:
-            for _ in range(6):
+            for _ in range(4):
                 with watch(family, sink, max_inflight=3) as handle:
                     stop.wait(0.15)
                 counted = handle.counters
@@ -302,6 +315,73 @@ def test_close_while_requests_are_answered(family: TinyFamily, sink: Kept) -> No
     assert all(record.unread is None for record in sink.records if record.finished == "ended")
 
 
+# --- graphs of their own ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "gemma3"])
+def test_the_records_are_those_without_compilation(name: str, sink: Kept) -> None:
+    """Two prompts of different lengths in a batch; gemma3 has layers that forget the picture."""
+    family = FAMILIES[name]()
+    inputs = padded(family)
+    rows, sequences = eager_rows(family, inputs)
+    known, answer = plain(family, inputs)
+    with watch(family, sink) as handle:
+        assert torch.equal(generate(family.model, inputs), answer)
+        assert handle.flush()
+        assert graphs() > 0
+        assert handle.counters.unread == 0
+    assert torch.equal(answer, sequences)
+    for i, (record, other) in enumerate(zip(sink.records, known, strict=True)):
+        assert alike(record, other)
+        assert record.trace == moves(rows[[1, 3], i, 1:, : record.image_tokens])
+        assert record.generated_tokens == 3
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_row_that_ends_early_and_one_that_is_not_sampled(family: TinyFamily, sink: Kept) -> None:
+    inputs = family.inputs([[picture(i)] for i in range(3)], ["one", "another", "and a third question"])
+    rows, sequences = eager_rows(family, inputs)
+    start = inputs["input_ids"].shape[1]
+    stop = int(sequences[0, start + 1])  # the second token of the first row ends it
+    assert stop not in sequences[1:, start:]
+    chosen, others = ([n for n in map(str, range(20)) if sampled(n, 0.5) is yes] for yes in (True, False))
+    ids = [chosen[0], others[0], chosen[1]]
+    with watch(family, sink, sample_rate=0.5) as handle, handle.request(ids):
+        generate(family.model, inputs, min_new_tokens=None, eos_token_id=stop, pad_token_id=0)
+    assert graphs() > 0
+    first, last = sink.records
+    assert [first.request, last.request] == [ids[0], ids[2]]
+    assert (first.generated_tokens, last.generated_tokens) == (2, 3)
+    assert first.trace == moves(rows[[1, 3], 0, 1:3])
+    assert last.trace == moves(rows[[1, 3], 2, 1:])
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("part", ["decoder", "model"])
+def test_a_compiled_forward(part: str, family: TinyFamily, sink: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``model.forward = torch.compile(model.forward)``: the prompt is fed in a graph, too."""
+    inputs = padded(family)
+    known, answer = plain(family, inputs)
+    module = family.model.get_decoder() if part == "decoder" else family.model
+    whole = part == "decoder"  # the model itself asks which tokens are the picture's, and breaks its graph there
+    monkeypatch.setattr(module, "forward", torch.compile(module.forward, backend="aot_eager", fullgraph=whole))
+    with watch(family, sink, rows=True) as handle:
+        for rate in (1.0, 0.0, 1.0):
+            handle.sample_rate = rate
+            before = bits(handle)
+            assert torch.equal(generate(family.model, inputs, compiled=False), answer)
+            assert handle.flush()
+            assert rate == 1.0 or all(map(torch.equal, before, bits(handle)))
+    assert graphs() > 0
+    assert len(sink.records) == 4
+    for record, other in zip(sink.records, [*known, *known], strict=True):
+        assert alike(record, other)
+        assert record.rows is not None
+        assert sum(record.rows[0]) == pytest.approx(other.per_layer[0].image_mass, abs=1e-5)
+
+
+@pytest.mark.usefixtures("fresh")
 def test_a_session_and_two_monitors_at_once(family: TinyFamily, sink: Kept) -> None:
     inputs = single(family)
     rows, _ = eager_rows(family, inputs)
@@ -315,7 +395,7 @@ def test_a_session_and_two_monitors_at_once(family: TinyFamily, sink: Kept) -> N
             assert (session.attention - rows[[1, 2]]).abs().max() <= TOLERANCE
         made = graphs()
         assert torch.equal(generate(family.model, inputs), answer)
-        assert graphs() == made + 1  # that without a session
+        assert graphs() == made + 1  # that of monitors without a session
         assert handle.flush()
     assert attached(family.model) == before
     assert len(sink.records) == len(other.records) == 3
@@ -323,24 +403,7 @@ def test_a_session_and_two_monitors_at_once(family: TinyFamily, sink: Kept) -> N
     assert all(record.trace == moves(rows[[0, 1], 0, 1:]) for record in other.records)
 
 
-def test_a_full_ring_drops_and_counts(family: TinyFamily, sink: Kept) -> None:
-    inputs = padded(family)
-    known, answer = plain(family, single(family))
-    with watch(family, sink, max_inflight=1) as handle:
-        generate(family.model, inputs)
-        assert torch.equal(generate(family.model, single(family)), answer)
-    dropped, first, last = sorted(sink.records, key=lambda record: not record.dropped)
-    counted = handle.counters
-    assert (counted.samples, counted.records, counted.drops) == (3, 2, 1)
-    assert dropped.dropped
-    assert first.trace is None  # of a batch of two, where graphs read one row
-    assert "batch of 2" in str(first.unread)
-    assert alike(last, known[0])
-
-
-# --- what is left ---------------------------------------------------------------------------------------------------
-
-
+@pytest.mark.usefixtures("fresh")
 def test_nothing_is_left_behind(family: TinyFamily, sink: Kept) -> None:
     inputs = single(family)
     before = attached(family.model)
@@ -363,33 +426,7 @@ def test_nothing_is_left_behind(family: TinyFamily, sink: Kept) -> None:
     assert [tensor() for tensor in kept] == [None]
 
 
-def test_copies_and_pickles_are_not_watched(family: TinyFamily, sink: Kept) -> None:
-    inputs = single(family)
-    with watch(family, sink) as handle:
-        answer = generate(family.model, inputs)
-        copied = copy.deepcopy(family.model)
-        del copied._compiled_call  # of the original, says Transformers
-        attention = family.model.get_decoder().layers[1].self_attn
-        twin = copied.get_decoder().layers[1].self_attn
-        for taps in (taps_of(twin), pickle.loads(pickle.dumps(taps_of(attention)))):
-            assert taps is not None
-            assert not taps.standing
-        assert twin.forward.__self__ is twin
-        assert torch.equal(generate(copied, inputs), answer)
-        assert handle.counters.requests == 1
-        other = Kept()
-        with vea.monitor(copied, sample_rate=1.0, layers=[1, 3], sinks=[other], compiled=True):
-            assert torch.equal(generate(copied, inputs), answer)
-        assert taps_of(twin) is None
-        assert "forward" not in vars(twin)
-        assert handle.flush()
-        assert handle.counters.requests == 1
-    assert alike(sink.records[0], other.records[0])
-
-
-# --- what cannot be read --------------------------------------------------------------------------------------------
-
-
+@pytest.mark.usefixtures("fresh")
 def test_a_call_that_the_kernel_does_not_take(family: TinyFamily, sink: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     """The graph is made all the same, and the record says what happened."""
     inputs = single(family)
@@ -403,10 +440,14 @@ def test_a_call_that_the_kernel_does_not_take(family: TinyFamily, sink: Kept, mo
     assert record.mean == known[0].mean
 
 
+# --- without a graph --------------------------------------------------------------------------------------------------
+
+
 def test_what_the_compiler_leaves_to_python_is_read(family: TinyFamily, sink: Kept) -> None:
     inputs = padded(family)
     known, answer = plain(family, inputs)
-    with watch(family, sink), torch.compiler.set_stance("force_eager"):
+    made = graphs()
+    with watch(family, sink), as_python():
         for implementation in ("sdpa", "eager"):
             family.model.set_attn_implementation(implementation)
             try:
@@ -414,33 +455,61 @@ def test_what_the_compiler_leaves_to_python_is_read(family: TinyFamily, sink: Ke
             finally:
                 family.model.set_attn_implementation("sdpa")
             assert torch.equal(tokens, answer)
-    assert graphs() == 0
+    assert graphs() == made
     assert all(alike(*pair, tolerance=5e-6) for pair in zip(sink.records, [*known, *known], strict=True))
 
 
-@pytest.mark.parametrize("error", [RuntimeError("enough"), KeyboardInterrupt()])
-def test_generate_that_raises_half_way(family: TinyFamily, sink: Kept, error: BaseException) -> None:
-    inputs = single(family)
+def test_a_full_ring_drops_and_counts(family: TinyFamily, sink: Kept) -> None:
+    inputs = padded(family)
     known, answer = plain(family, inputs)
-
-    class Breaks:
-        left = 3
-
-        def put(self, value: Tensor) -> None:
-            self.left -= 1
-            if self.left < 0:
-                raise error
-
-        def end(self) -> None: ...
-
-    with watch(family, sink) as handle:
-        with pytest.raises(type(error)):
-            generate(family.model, inputs, streamer=Breaks())
+    with watch(family, sink, max_inflight=1) as handle, as_python():
         assert torch.equal(generate(family.model, inputs), answer)
+    dropped, first = sorted(sink.records, key=lambda record: not record.dropped)
+    counted = handle.counters
+    assert (counted.samples, counted.records, counted.drops) == (2, 1, 1)
+    assert dropped.dropped
+    assert first.trace is None
+    assert "batch of 2" in str(first.unread)  # graphs read as many rows as there are places
+    assert first.mean == known[0].mean
+
+
+def test_copies_and_pickles_are_not_watched(family: TinyFamily, sink: Kept) -> None:
+    inputs = single(family)
+    with watch(family, sink) as handle, as_python():
+        answer = generate(family.model, inputs)
+        copied = copy.deepcopy(family.model)
+        del copied._compiled_call  # of the original, says Transformers
+        attention = family.model.get_decoder().layers[1].self_attn
+        twin = copied.get_decoder().layers[1].self_attn
+        for taps in (taps_of(twin), pickle.loads(pickle.dumps(taps_of(attention)))):
+            assert taps is not None
+            assert not taps.standing
+        assert twin.forward.__self__ is twin
+        other = Kept()
+        with vea.monitor(copied, sample_rate=1.0, layers=[1, 3], sinks=[other], compiled=True):
+            assert torch.equal(generate(copied, inputs), answer)
+        assert taps_of(twin) is None
+        assert "forward" not in vars(twin)
         assert handle.flush()
-    failed, ended = sink.records
-    assert (failed.finished, failed.generated_tokens) == ("failed", 2)
-    assert alike(ended, known[0])
+        assert handle.counters.requests == 1
+    assert alike(sink.records[0], other.records[0])
+
+
+def test_a_call_that_nothing_can_be_read_from(family: TinyFamily, sink: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one with flex attention's masks: an error of a session, no error of a request."""
+    inputs = single(family)
+    _, answer = plain(family, inputs)
+
+    def fails(*_: Any) -> None:
+        raise CaptureError("no values to read")
+
+    monkeypatch.setattr(interception, "from_interface", fails)
+    with watch(family, sink):
+        assert torch.equal(generate(family.model, inputs, compiled=False), answer)
+    (record,) = sink.records
+    assert "no values to read" in str(record.unread)
+    with pytest.raises(CaptureError, match="no values"), vea.capture(family.model, layers="all"):
+        generate(family.model, inputs, compiled=False)
 
 
 # --- CUDA graphs captured by hand -----------------------------------------------------------------------------------

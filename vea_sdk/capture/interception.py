@@ -261,8 +261,10 @@ def _tapped(function: Callable[..., Any], implementation: str | None) -> Callabl
 
 
 def _readable(mask: Any, options: Mapping[str, Any]) -> bool:
-    """Whether :func:`from_interface` takes the call: in a graph, what a standing tap cannot read is no error."""
-    return options.get("cache") is None and (mask is None or isinstance(mask, Tensor))
+    """Whether a standing tap is for this graph, and :func:`from_interface` takes the call, which else is an error. A
+    model that is exported leaves its watchers behind."""
+    known = options.get("cache") is None and (mask is None or isinstance(mask, Tensor))
+    return known and not torch.compiler.is_exporting()
 
 
 def uses_interface(module: nn.Module) -> bool:

@@ -60,9 +60,11 @@ class Boards:
         self._begun = 0  # compiled passes so far
 
     def after_fork(self) -> None:
+        """In a child: of the devices it can use the CPU alone."""
         self._begin_anew()
-        for board in self._boards.values():
-            board.clear()
+        for device, board in self._boards.items():
+            if device.type == "cpu":
+                board.clear()
 
     def close(self) -> bool:
         """Take the taps off, for which no compiled pass may run; whether that was so. Graphs that were captured may run
