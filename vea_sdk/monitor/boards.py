@@ -141,7 +141,9 @@ class Boards:
         ACTIVE.set((self, *ACTIVE.get()))
 
     def hide(self) -> None:
-        ACTIVE.set(tuple(one for one in ACTIVE.get() if one is not self))
+        """The pass is over."""
+        if self in ACTIVE.get():
+            ACTIVE.set(tuple(one for one in ACTIVE.get() if one is not self))
 
     def expect_replays(self, generation: Generation, step: Step) -> None:
         """Graphs that were captured may continue the generation from here; ``step`` is the first of them."""

@@ -62,7 +62,8 @@ def monitor(
         processor: the model's, for the geometry of pictures and to decode recorded content.
         adapter: an adapter (or its class) instead of the registered one.
         compiled: also follow passes inside of ``torch.compile`` and of captured CUDA graphs. Their graphs then compute
-            a row in every pass, of which requests that are not sampled read no key.
+            a row in every pass, of which requests that are not sampled read no key. One such pass at a time: see
+            docs/monitor.md.
 
     Raises:
         UnsupportedModelError: when no adapter serves the model, or its heads are spread over processes.
