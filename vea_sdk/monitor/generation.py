@@ -85,7 +85,9 @@ class Follower(Watch):
             self._safely(self.passes.expect_replays)
 
     def begin_compiled(self, model: nn.Module, kwargs: dict[str, Any]) -> bool:
-        self._safely(super().begin_compiled, model, kwargs)
+        """``model`` may also be the part of it that generates by itself."""
+        self._outer = kwargs
+        self._safely(self._tell, tuple(kwargs), kwargs, None)
         return self.told
 
     def _tell(self, names: tuple[str, ...], fed: Mapping[str, Any], outside: nn.Module | None) -> bool:

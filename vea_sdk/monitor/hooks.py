@@ -72,7 +72,7 @@ class Hooks:
         self, adapter: Adapter, layers: tuple[int, ...], begin: Begin, end: End, boards: Boards | None = None
     ) -> None:
         self._lookup, self._end = Lookup(begin, end), end
-        self._model, self._boards = adapter.model, boards
+        self._boards = boards
         self._here = _Here()
         self._handles: list[Any] = []
         try:
@@ -182,7 +182,7 @@ class Hooks:
     # -- passes that generate() compiles, whose hooks do nothing inside of the graph
 
     def begin_compiled(self, model: nn.Module, kwargs: dict[str, Any]) -> bool:
-        if model is not self._model or self._boards is None:
+        if self._boards is None or not any(model is part for part in self._path):
             return False
         here = self._here
         here.depth, here.generation, here.graph, here.announced = _ANNOUNCED, IGNORED, False, None
