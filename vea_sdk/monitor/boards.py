@@ -72,7 +72,8 @@ class Boards:
         with self._lock:
             self._hand_over(None)
             self._closed = True
-            if any(thread.is_alive() for thread in self._running):
+            me = threading.current_thread()  # is in none, though Ctrl-C may have torn down its last
+            if any(thread.is_alive() for thread in self._running if thread is not me):
                 return False
             for module, tap in self._taps.items():
                 withdraw(module, tap)
