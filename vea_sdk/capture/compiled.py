@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +85,13 @@ class Tap:
         self.reads += 1
 
 
+class StandingTap(Protocol):
+    """A tap that is there for good: it finds out on the device whether there is anything to read, raises nothing,
+    and reads the weights of an eager attention, too."""
+
+    def read(self, call: AttentionCall) -> None: ...
+
+
 class Taps:
     """The taps of one module, of all sessions that watch it."""
 
@@ -92,12 +99,22 @@ class Taps:
         self.sessions = 0
         self.told = 0  # sessions that know of the running pass
         self.open: tuple[Tap, ...] = ()
+        self.standing: tuple[StandingTap, ...] = ()  # read in every pass, sessions or not
         self.marked = False  # whether the module's ``forward`` stands in the module itself
 
     @property
     def hidden(self) -> bool:
         """Whether a session must look at the running thread itself, which breaks the graph."""
         return self.told < self.sessions
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Taps:
+        """A copy of the module is watched by nobody."""
+        copied = Taps()
+        copied.marked = self.marked
+        return copied
+
+    def __reduce__(self) -> Any:
+        return Taps, ()
 
 
 def taps_of(module: nn.Module) -> Taps | None:
@@ -120,11 +137,7 @@ class CompiledPasses:
     def open(self) -> None:
         with _lock:
             for module in self._runs.modules:
-                taps = taps_of(module)
-                if taps is None:
-                    taps = Taps()
-                    setattr(module, _NAME, taps)
-                taps.sessions += 1
+                _made(module).sessions += 1
                 self._watched.append(module)
 
     def close(self) -> None:
@@ -134,8 +147,7 @@ class CompiledPasses:
                 module = self._watched.pop()
                 taps = _known(module)
                 taps.sessions -= 1
-                if taps.sessions == 0:
-                    delattr(module, _NAME)
+                _tidy(module, taps)
 
     def begin(self, step: Step | None, outside: nn.Module | None) -> None:
         """Before the graph: what every watched module is to read, nothing without a ``step``.
@@ -167,7 +179,7 @@ class CompiledPasses:
         for module in self._runs.modules:
             taps = _known(module)
             taps.told -= 1
-            if taps.told == 0:
+            if taps.told == 0 and not taps.standing:
                 _unmark(module, taps)
             taps.open = tuple(tap for tap in taps.open if tap is not self._taps.get(module))
         for hook in self._hooks:
@@ -178,23 +190,59 @@ class CompiledPasses:
     def _take(self) -> None:
         unread = [self._runs.first(module) for module in self._runs.modules if not self._taps[module].reads]
         if unread:
-            raise CaptureError(
-                f"the attention of layers {unread} stayed hidden in a compiled pass. Either they do not fetch it "
-                "through Transformers' attention functions; then capture without torch.compile. Or they were compiled "
-                "before the session was opened, in a form that it cannot mark; then call torch.compiler.reset() first."
-            )
+            raise hidden(unread)
         for module in self._runs.modules:
             tap = self._taps[module]
             self._runs.check(module, tap.reads)
             self._recorder.store(self._runs.first(module), tap.row, tap.figures, tap.places)
 
     def _tap(self, module: nn.Module, step: Step) -> Tap:
-        index = self._recorder.index_on(_device_of(module))
+        index = self._recorder.index_on(device_of(module))
         tap = self._taps.get(module)
         if tap is None or not tap.fits(index):
             tap = self._taps[module] = Tap(index, step.cross or step.prompt_stays)
         tap.prepare(index, step)
         return tap
+
+
+def stand(module: nn.Module, tap: StandingTap) -> None:
+    """Have the module read by ``tap`` in every compiled pass from now on."""
+    with _lock:
+        taps = _made(module)
+        taps.standing = (*taps.standing, tap)
+        _mark(module, taps)
+
+
+def withdraw(module: nn.Module, tap: StandingTap) -> None:
+    with _lock:
+        taps = _known(module)
+        taps.standing = tuple(one for one in taps.standing if one is not tap)
+        if not taps.standing and taps.told == 0:
+            _unmark(module, taps)
+        _tidy(module, taps)
+
+
+def hidden(layers: Sequence[int]) -> CaptureError:
+    """What to say of layers that a compiled pass has not read."""
+    return CaptureError(
+        f"the attention of layers {list(layers)} stayed hidden in a compiled pass. Either they do not fetch it "
+        "through Transformers' attention functions; then capture without torch.compile. Or they were compiled "
+        "before the session was opened, in a form that it cannot mark; then call torch.compiler.reset() first."
+    )
+
+
+def _made(module: nn.Module) -> Taps:
+    taps = taps_of(module)
+    if taps is None:
+        taps = Taps()
+        setattr(module, _NAME, taps)
+    return taps
+
+
+def _tidy(module: nn.Module, taps: Taps) -> None:
+    """Leave nothing behind on a module that nobody reads any more."""
+    if not taps.sessions and not taps.standing:
+        delattr(module, _NAME)
 
 
 def _known(module: nn.Module) -> Taps:
@@ -223,5 +271,6 @@ def is_compiled(forward: Callable[..., Any]) -> bool:
     return hasattr(forward, "_torchdynamo_orig_callable")
 
 
-def _device_of(module: nn.Module) -> torch.device:
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module is, and its attention with it."""
     return next((p.device for p in module.parameters() if p.device.type != "meta"), torch.device("cpu"))

@@ -26,16 +26,23 @@ from torch.overrides import TorchFunctionMode
 from vea_sdk.adapters import AttentionCall
 from vea_sdk.capture.call import from_interface, from_sdpa
 from vea_sdk.capture.compiled import taps_of
+from vea_sdk.errors import CaptureError
 
 
-class Observer(Protocol):
+class PassObserver(Protocol):
+    """What is told of compiled passes."""
+
+    def begin_compiled(self, model: nn.Module, kwargs: dict[str, Any]) -> bool: ...
+    def end_compiled(self, finished: bool) -> None: ...
+
+
+class Observer(PassObserver, Protocol):
     """What a session offers to the taps."""
 
     def watches(self, module: nn.Module) -> bool: ...
     def read_call(self, module: nn.Module, call: AttentionCall, source: str) -> None: ...
     def read_weights(self, module: nn.Module, weights: Tensor, key: Tensor) -> None: ...
-    def begin_compiled(self, model: nn.Module, kwargs: dict[str, Any]) -> bool: ...
-    def end_compiled(self, finished: bool) -> None: ...
+    def unreadable(self, error: CaptureError) -> None: ...
 
 
 ACTIVE: ContextVar[tuple[Observer, ...]] = ContextVar("vea_sdk_active_sessions", default=())
@@ -80,6 +87,9 @@ class GenerateCall(Span):
 
 
 CALL: ContextVar[GenerateCall | None] = ContextVar("vea_sdk_generate_call", default=None)
+
+STANDING: list[PassObserver] = []
+"""Those who are told of the compiled passes of every context; changed by replacing single entries only."""
 
 _lock = threading.Lock()
 _open_sessions = 0
@@ -140,7 +150,7 @@ def _announcing(original: Callable[..., Any]) -> Callable[..., Any]:
             return compiled
 
         def call(**inputs: Any) -> Any:
-            told = [observer for observer in ACTIVE.get() if observer.begin_compiled(self, inputs)]
+            told = [observer for observer in (*ACTIVE.get(), *STANDING) if observer.begin_compiled(self, inputs)]
             finished = False
             try:
                 output = compiled(**inputs)
@@ -198,24 +208,42 @@ def _observed(function: Callable[..., Any], implementation: str | None) -> Calla
         if not observers:
             return function(module, query, key, value, attention_mask, **options)
         if implementation != "eager":
-            call = from_interface(module, query, key, attention_mask, options, implementation)
             # A step of decoding takes its keys from memory, whoever comes first; then they are in the cache, where the
             # model's own attention makes less of them than the rows do. A prompt is read first: it may end here.
-            result = function(module, query, key, value, attention_mask, **options) if query.shape[-2] == 1 else None
-            for observer in observers:
-                observer.read_call(module, call, "interface")
-            return function(module, query, key, value, attention_mask, **options) if result is None else result
+            decoding = query.shape[-2] == 1
+            result = function(module, query, key, value, attention_mask, **options) if decoding else None
+            _show(observers, module, query, key, attention_mask, options, implementation)
+            return result if decoding else function(module, query, key, value, attention_mask, **options)
         # Eager made the weights anyway: they are read as they are, so both agree to the last bit.
         output, weights = function(module, query, key, value, attention_mask, **options)
-        for observer in observers:
-            if weights is None:
-                call = from_interface(module, query, key, attention_mask, options, implementation)
-                observer.read_call(module, call, "interface")
-            else:
+        if weights is None:
+            _show(observers, module, query, key, attention_mask, options, implementation)
+        else:
+            for observer in observers:
                 observer.read_weights(module, weights, key)
         return output, weights
 
     return attention
+
+
+def _show(
+    observers: list[Observer],
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    mask: Any,
+    options: Mapping[str, Any],
+    implementation: str | None,
+) -> None:
+    """Show a call of Transformers' attention functions to those who watch it."""
+    try:
+        call = from_interface(module, query, key, mask, options, implementation)
+    except CaptureError as error:
+        for observer in observers:
+            observer.unreadable(error)
+        return
+    for observer in observers:
+        observer.read_call(module, call, "interface")
 
 
 def _tapped(function: Callable[..., Any], implementation: str | None) -> Callable[..., Any]:
@@ -227,13 +255,20 @@ def _tapped(function: Callable[..., Any], implementation: str | None) -> Callabl
         taps = taps_of(module)
         if taps is not None and taps.hidden:
             return _observed(function, implementation)(module, query, key, value, attention_mask, **options)
-        if taps is not None and taps.open:
+        if taps is not None and (taps.open or (taps.standing and _readable(attention_mask, options))):
             call = from_interface(module, query, key, attention_mask, options, implementation)
-            for tap in taps.open:
+            for tap in (*taps.standing, *taps.open):
                 tap.read(call)
         return function(module, query, key, value, attention_mask, **options)
 
     return attention
+
+
+def _readable(mask: Any, options: Mapping[str, Any]) -> bool:
+    """Whether a standing tap is for this graph, and :func:`from_interface` takes the call, which else is an error. A
+    model that is exported leaves its watchers behind."""
+    known = options.get("cache") is None and (mask is None or isinstance(mask, Tensor))
+    return known and not torch.compiler.is_exporting()
 
 
 def uses_interface(module: nn.Module) -> bool:

@@ -165,8 +165,8 @@ class Watch:
         if len(self._layers_read) < len(self._layers):
             passed_by = [layer for layer in self._layers if layer not in self._layers_read]
             raise CaptureError(
-                f"a pass ended in which the attention of layers {passed_by} was not computed, or not by the function that "
-                "Transformers hands out. Capture layers that run in every pass."
+                f"a pass ended in which the attention of layers {passed_by} was not computed, or not by the function "
+                "that Transformers hands out. Capture layers that run in every pass."
             )
 
     def _enter_encoder(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
@@ -317,6 +317,10 @@ class Watch:
         if step is not None:
             self._recorder.read_weights(self._layer, weights, step)
             self._finish()
+
+    def unreadable(self, error: CaptureError) -> None:
+        """A call that cannot be read."""
+        raise error
 
     def _step_to_read(self, module: nn.Module, query: Tensor, key: Tensor, source: str) -> Step | None:
         """The running pass, or None when this row is not wanted or has no image token to look at."""

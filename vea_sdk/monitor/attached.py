@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from types import TracebackType
@@ -16,17 +17,21 @@ from vea_sdk.capture import interception
 from vea_sdk.capture.interception import CALL, PHASE
 from vea_sdk.capture.watch import Queries
 from vea_sdk.monitor import lifetime
+from vea_sdk.monitor.boards import Boards
 from vea_sdk.monitor.build import Builder
 from vea_sdk.monitor.counters import Counters, Tally
 from vea_sdk.monitor.drain import Drain
 from vea_sdk.monitor.generation import Follower, Generation, Place
-from vea_sdk.monitor.hooks import Hooks
+from vea_sdk.monitor.hooks import Hooks, no_graph_is_made
+from vea_sdk.monitor.passes import Passes
 from vea_sdk.monitor.prompt import UnreadPrompt
 from vea_sdk.monitor.ring import Ring
 from vea_sdk.monitor.sampling import check_rate, sampled
 from vea_sdk.monitor.scope import SCOPE, Request, RequestScope, name_rows
 from vea_sdk.monitor.sinks.base import Sink
 from vea_sdk.monitor.slots import SlotRecorder
+
+_QUIET = 0.005  # seconds between looks for a moment without a compiled pass
 
 
 class Monitor:
@@ -42,6 +47,7 @@ class Monitor:
         max_image_tokens: int,
         idle_timeout: float,
         content: bool,
+        compiled: bool = False,
         **options: Any,
     ) -> None:
         self.layers = layers
@@ -51,15 +57,20 @@ class Monitor:
         self._pad = _pad_id(adapter.model)
         attention = adapter.attention_modules()
         devices = {tensor.device for layer in layers for tensor in attention[layer].parameters()}
-        self._ring = Ring(len(layers), max_inflight, max_image_tokens, devices - {torch.device("meta")})
+        self._ring = Ring(len(layers), max_inflight, max_image_tokens, devices - {torch.device("meta")}, spare=compiled)
         self._builder = Builder(adapter, layers, self._ring, content=content, **options)
         self._closing = threading.Lock()
         self._closed = self._detached = False
+        with no_graph_is_made():
+            self._boards = Boards(adapter, layers, self._ring) if compiled else None
         self._start()
         interception.acquire()
         try:
-            self._hooks = Hooks(adapter, layers, self._begin, self._end)
+            with no_graph_is_made():
+                self._hooks = Hooks(adapter, layers, self._begin, self._end, self._boards)
         except BaseException:
+            if self._boards is not None:
+                self._boards.close()
             interception.release()
             raise
         lifetime.add(self)
@@ -117,7 +128,7 @@ class Monitor:
         lifetime.remove(self)
         lost = self._drain.close(timeout)
         if not self._drain.busy:
-            self._detach()
+            self._detach(timeout)
         if lost:
             lifetime.log.warning("%d records were not handed over within %g s and are lost", lost, timeout)
 
@@ -135,6 +146,8 @@ class Monitor:
     def after_fork(self) -> None:
         """In a forked child: what is under way is the parent's; thread, places and counters begin anew."""
         self._ring.forget_taken()
+        if self._boards is not None:
+            self._boards.after_fork()
         self._closing = threading.Lock()
         self._start()
 
@@ -142,14 +155,22 @@ class Monitor:
         self._tally = Tally()
         self._drain = Drain(self._builder, self._ring, self._sinks, self._tally, self._idle)
         self._drain.on_quiet = self._detach
+        if self._boards is not None:
+            self._drain.release = self._boards.release
 
-    def _detach(self) -> None:
-        with self._closing:
-            if self._detached:
+    def _detach(self, timeout: float = -1) -> None:
+        """In so many seconds, or -1 for any; the drain thread comes back to it where that was not enough."""
+        until = time.monotonic() + timeout
+        while not self._detached:
+            with no_graph_is_made(timeout) as in_time, self._closing:
+                if in_time and not self._detached and (self._boards is None or self._boards.close()):
+                    self._detached = True
+                    self._hooks.remove()
+                    interception.release()
+                    return
+            if timeout >= 0 and time.monotonic() > until:
                 return
-            self._detached = True
-        self._hooks.remove()
-        interception.release()
+            time.sleep(_QUIET)
 
     # -- called in the middle of requests
 
@@ -162,6 +183,10 @@ class Monitor:
             return generation
         rows = tokens.shape[0]
         given = None if call is None else call.inputs["input_ids"]
+        if self._boards is not None:
+            self._boards.place()
+            if call is None:
+                self._boards.interrupt()
         requests = name_rows(rows, given.shape[0] if isinstance(given, Tensor) else None)
         chosen = [request for request in requests if sampled(request.key, self._rate)]
         self._tell(chosen)
@@ -181,6 +206,8 @@ class Monitor:
         queries: Queries = "last" if assisted else "all"  # drafts are fed before it is known whether they stay
         generation.follower = Follower(self._adapter, self.layers, queries, generation.prompt, recorder)
         generation.follower.knows_encoder(self._hooks.encoder_ids)
+        if self._boards is not None:
+            generation.follower.follow_graphs(Passes(self._boards, generation))
         generation.pad = self._pad
         generation.fed = [] if self._content else None
         if requests[0].sizes is not None:
@@ -212,6 +239,7 @@ class Monitor:
         self._end(generation, "ended" if error is None else "failed")
 
     def _end(self, generation: Generation, how: str) -> None:
+        generation.over = True
         if generation.follower is not None and not generation.closed:
             self._drain.ended(generation, how)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vea_sdk.adapters import Adapter, ImageLayout
+from vea_sdk.capture.compiled import hidden
 from vea_sdk.errors import ImageTokenError
 from vea_sdk.monitor.figures import Read, in_figures, number, read
 from vea_sdk.monitor.generation import Generation, Place
@@ -83,6 +85,8 @@ class Builder:
             )
             return self._without_figures(place.request, why, dropped=True, **known)
         problem = follower.problem or (str(prompt.missing) if prompt.missing is not None else None)
+        if not recorder.device_of:
+            problem = problem or follower.untraced
         if problem is not None or not recorder.device_of:
             problem = problem or "no layer was read: the prompt did not get as far"
             return self._without_figures(place.request, problem, **known)
@@ -103,13 +107,28 @@ class Builder:
                 self._staging,
             )
         self.bytes_copied = found.copied
+        untraced = follower.untraced or self._missed(found, recorder.passes)
+        if untraced is not None and any(math.isnan(mass) for mass in found.stats[:-1, 0].tolist()) and not found.nan:
+            return self._without_figures(place.request, untraced, **known)
+        if untraced is not None:
+            known["unread"] = f"no trace: {untraced}"
         return self._with_figures(place.request, found, layouts, known)
+
+    def _missed(self, found: Read, expected: int | None) -> str | None:
+        """What graphs have not read, or have read too much; ``expected`` passes, None where the host does not know."""
+        if not expected or (found.passes == expected and (found.nan or not found.blank)):
+            return None
+        if found.passes > expected:
+            return "graphs of the model ran that the monitor was not told of."
+        return str(hidden(found.blank or found.layers))
 
     def _with_figures(
         self, request: str, found: Read, layouts: Sequence[ImageLayout] | None, known: dict[str, Any]
     ) -> Record:
         mean, per_layer = in_figures(found, self._adapter.cross_attention)
-        known |= {"generated_tokens": found.generated, "prompt_tokens": found.prompt}
+        known["prompt_tokens"] = found.prompt
+        if "unread" not in known:
+            known |= {"generated_tokens": found.generated, "trace": found.trace if found.generated else None}
         return Record(
             request=request,
             time=time.time(),
@@ -125,7 +144,6 @@ class Builder:
             spikes=found.spikes,
             border_share=found.border_share,
             nan=found.nan,
-            trace=found.trace if found.generated else None,
             rows=None if found.rows is None else tuple(tuple(map(number, row)) for row in found.rows.tolist()),
             **known,
         )

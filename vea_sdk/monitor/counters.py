@@ -12,8 +12,9 @@ class Counters:
 
     requests: prompts seen, sampled or not. samples: those chosen. records: handed to every sink. drops: sampled while
     no place was free, or with more image tokens than a place holds. lost: not handed over before ``close()`` gave up,
-    or before a drain thread died. unread: records without figures; each says why. sink_errors: writes that raised.
-    restarts: drain threads that died and were replaced. bytes_copied: from the device to the host, for the records.
+    or before a drain thread died. unread: records without figures, or without the trace that there should be; each says
+    why. sink_errors: writes that raised. restarts: drain threads that died and were replaced. bytes_copied: from the
+    device to the host, for the records.
     """
 
     requests: int = 0

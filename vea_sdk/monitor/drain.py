@@ -34,6 +34,7 @@ class Drain:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._refusing = self._closing = self._over = False
+        self.release: Callable[[Generation], bool] = lambda generation: True  # whether its slots may be read already
         self.on_quiet: Callable[[], None] = lambda: None  # called once when closing, after the last pass has ended
 
     # -- told from any thread
@@ -129,7 +130,7 @@ class Drain:
             idle = not generation.busy and now - max(generation.touched, generation.started) > self._idle
             if not generation.closed and (self._closing or idle):
                 generation.finished, generation.closed = "cut" if self._closing else "ended", True
-            if generation.closed and not generation.busy:
+            if generation.closed and not generation.busy and self.release(generation):
                 self._finish(generation)
                 del self._open[key]
 

@@ -26,6 +26,8 @@ class Read:
     stats: Tensor  # [layers + 1, 4]: image mass, text mass, peak, entropy of each layer and of their mean row
     trace: tuple[float | None, float | None, float | None]  # image mass of the generated tokens: first, mean, last
     generated: int
+    passes: int  # since the prompt, read by graphs
+    blank: tuple[int, ...]  # layers that have no image mass of the prompt, or of the last generated token
     prompt: int  # prompt tokens, without padding
     image: int  # image tokens
     nan: int
@@ -65,26 +67,30 @@ def read(
     rows = torch.cat([ring.on(d).rows[slot, ls, : len(index)].to(home) for d, ls in _by_device(devices, all_layers)])
     rows = rows[:, there]
     stats = torch.cat([ring.on(d).figures[PROMPT, ls, slot].to(home) for d, ls in _by_device(devices, all_layers)])
-    trace = torch.cat([ring.on(d).trace[:, ls, slot].to(home) for d, ls in _by_device(devices, all_layers)], 1).mean(1)
+    trace = torch.cat([ring.on(d).trace[:, ls, slot].to(home) for d, ls in _by_device(devices, all_layers)], 1)
+    passes = torch.stack([ring.on(d).passes[slot].to(home) for d, _ in _by_device(devices, all_layers)]).amin()
     mean = rows.mean(0)
     mean_stats = row_figures(mean[None], (stats[:, 0] + stats[:, 1]).mean()[None])
     scores, order = torch.where(mean.isnan(), -torch.inf, mean).sort(descending=True, stable=True)
     k = min(top_k, len(mean))
-    scalars = [ring.on(home).counts[slot], prompt_tokens.to(home), rows.isnan().sum(), _agreement(rows)]
+    scalars = [ring.on(home).counts[slot], passes, prompt_tokens.to(home), rows.isnan().sum(), _agreement(rows)]
     if layouts:
         scalars += [spikes(mean, layouts), border_share(mean, layouts)]
-    parts = [torch.stack([one.float() for one in scalars]), trace, scores[:k], order[:k].float()]
+    parts = [torch.stack([one.float() for one in scalars]), trace.mean(1), trace[LAST], scores[:k], order[:k].float()]
     device_side = torch.cat([part.flatten() for part in (stats, mean_stats, *parts, *([rows] if keep_rows else []))])
     host = _copied(device_side, staging)
-    sizes = [stats.numel() + 4, len(scalars), 3, k, k, rows.numel() if keep_rows else 0]
-    figures, singles, moved, best, tokens, kept = torch.split(host, sizes)
-    generated, prompt, nan, agreement, *geometry = singles.tolist()
+    sizes = [stats.numel() + 4, len(scalars), 3, len(devices), k, k, rows.numel() if keep_rows else 0]
+    figures, singles, moved, ends, best, tokens, kept = torch.split(host, sizes)
+    generated, passes_read, prompt, nan, agreement, *geometry = singles.tolist()
+    blank = figures.view(-1, 4)[:-1, 0].isnan() | (ends.isnan() & (generated > 0))
     first, total, last = moved[FIRST].item(), moved[SUM].item(), moved[LAST].item()
     return Read(
         layers=tuple(devices),
         stats=figures.view(-1, 4),
         trace=(number(first), number(total / generated) if generated else None, number(last)),
         generated=int(generated),
+        passes=int(passes_read),
+        blank=tuple(layer for layer, is_blank in zip(devices, blank.tolist(), strict=True) if is_blank),
         prompt=int(prompt),
         image=len(mean),
         nan=int(nan),

@@ -5,18 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vea_sdk.adapters import Adapter, ImageLayout
 from vea_sdk.capture import interception
 from vea_sdk.capture.interception import Phase
 from vea_sdk.capture.prompt import PromptTracker
+from vea_sdk.capture.runs import Runs
 from vea_sdk.capture.watch import Queries, Watch
+from vea_sdk.errors import CaptureError
 from vea_sdk.monitor.scope import Sizes
 from vea_sdk.monitor.slots import SlotRecorder
+
+if TYPE_CHECKING:
+    from vea_sdk.monitor.passes import Passes
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,10 @@ class Follower(Watch):
         super().__init__(adapter.model, adapter, layers, queries, prompt, recorder, stop_early=False)
         self.prompt, self.recorder = prompt, recorder
         self.problem: str | None = None
+        self.untraced: str | None = None  # why generated tokens could not be read
         self.seconds = 0.0  # of the host, spent here
+        self.passes: Passes | None = None  # where passes inside of graphs are followed, too
+        self.told = False  # whether the running pass is such a one
 
     def knows_encoder(self, ids: Tensor | None) -> None:
         """What the encoder was fed, which runs before the first pass."""
@@ -55,22 +63,52 @@ class Follower(Watch):
 
     def watches(self, module: Any) -> bool:
         """As in a session, but nothing is let out."""
+        if self.told:  # though not by a graph: the compiler gave up on this module
+            return module in self._runs.modules
         if module in self._visible:
             self.enter("attention", (), module, (), {})
         return module is self._current
 
-    def _tell(self, *_: Any) -> bool:
-        """Nothing is read inside of a compiled pass: a graph that records would be a second one, made in the middle of
-        a request."""
-        return False
+    def follow_graphs(self, passes: Passes) -> None:
+        """Follow compiled passes, too."""
+        self._compiled = self.passes = passes
+
+    @property
+    def runs(self) -> Runs:
+        return self._runs
+
+    def continue_by_graphs(self) -> None:
+        """A pass has ended. Graphs that were captured by hand may go on from here."""
+        if self.passes is not None:
+            self._safely(self.passes.expect_replays)
+
+    def begin_compiled(self, model: nn.Module, kwargs: dict[str, Any]) -> bool:
+        """``model`` may also be the part of it that generates by itself."""
+        self._outer = kwargs
+        self._safely(self._tell, tuple(kwargs), kwargs, None)
+        return self.told
+
+    def _tell(self, names: tuple[str, ...], fed: Mapping[str, Any], outside: nn.Module | None) -> bool:
+        """Unless it is asked for, nothing is read inside of a compiled pass: a graph that records is a second one."""
+        if self.passes is None:
+            return False
+        try:
+            self.told = super()._tell(names, fed, outside)
+        finally:
+            if not self.told:
+                self.passes.refuse()
+        return self.told
 
     def leave_attention(self, module: Any, args: Any, output: Any) -> None:
         self._safely(self._leave_attention, module, args, output)
         if self.problem is not None:
             self.let_go()
 
-    def leave_pass(self, live: Tensor | None) -> None:
-        self._safely(self.recorder.end_pass, live)
+    def leave_pass(self, live: Tensor | None, finished: bool) -> None:
+        if self.told:
+            self._safely(self._compiled.end, finished)
+        else:
+            self._safely(self.recorder.end_pass, live)
         self.let_go()
 
     def let_go(self) -> None:
@@ -79,14 +117,20 @@ class Follower(Watch):
             self._modes.pop().close()
         self._outermost, self._outer, self._fed = None, {}, {}
         self._step, self._current, self._inputs = None, None, ((), (), {})
+        self.told = False
 
     def read_call(self, module: Any, call: Any, source: str) -> None:
-        self._safely(super().read_call, module, call, source)
+        reader = self.passes.read_call if self.told and self.passes is not None else super().read_call
+        self._safely(reader, module, call, source)
 
     def read_weights(self, module: Any, weights: Tensor, key: Tensor) -> None:
-        self._safely(super().read_weights, module, weights, key)
+        reader = self.passes.read_weights if self.told and self.passes is not None else super().read_weights
+        self._safely(reader, module, weights, key)
 
-    def _safely(self, call: Callable[..., None], *args: Any) -> None:
+    def unreadable(self, error: CaptureError) -> None:
+        self._safely(super().unreadable, error)
+
+    def _safely(self, call: Callable[..., object], *args: Any) -> None:
         """A request is never failed by who watches it; what went wrong stands in its record."""
         if self.problem is not None:
             return
@@ -126,6 +170,8 @@ class Generation:
     touched: float = 0.0  # when its last pass ended
     busy: bool = False
     closed: bool = False
+    over: bool = False  # it was told that it has ended; closed comes later, from the drain thread
+    released: int | None = None  # compiled passes that had begun when it left the boards
     finished: str = ""  # how it ended
     events: dict[torch.device, Any] = field(default_factory=dict)  # on a GPU, the end of the last pass
 
@@ -141,16 +187,19 @@ class Generation:
         interception.ACTIVE.set((self.follower, *interception.ACTIVE.get()))
         return True
 
-    def leave_pass(self) -> None:
-        follower, ids, self._fed_now = self.follower, self._fed_now, None
+    def live(self) -> Tensor | None:
+        """Rows [B] that have not ended before the running pass; None for all: alone, a row ends with its generation."""
+        ids = self._fed_now
+        return None if self.pad is None or ids is None or ids.shape[0] == 1 else ids[:, -1].ne(self.pad)
+
+    def leave_pass(self, finished: bool = True) -> None:
+        """``finished``: the pass came to its end."""
+        follower, ids = self.follower, self._fed_now
         assert follower is not None
         interception.ACTIVE.set(tuple(one for one in interception.ACTIVE.get() if one is not follower))
         try:
             generated = follower.recorder.fed > 0
-            live = None  # rows that have not ended; alone, a row ends with its generation
-            if generated and self.pad is not None and ids is not None and ids.shape[0] > 1:
-                live = ids[:, -1].ne(self.pad)
-            follower.leave_pass(live)
+            follower.leave_pass(self.live() if generated and not follower.told else None, finished)
             self.touched = time.perf_counter()
             if not generated:
                 self.prompt_ended = self.touched
@@ -158,11 +207,18 @@ class Generation:
                 self.prompt_length = follower.prompt.seen
             elif self.fed is not None and ids is not None:
                 self.fed.append(ids)
+            follower.continue_by_graphs()
             for device in set(follower.recorder.device_of.values()):
-                if device.type == "cuda":
-                    event = self.events.setdefault(device, torch.cuda.Event())  # type: ignore[no-untyped-call]
-                    event.record(torch.cuda.current_stream(device))
+                mark(self.events, device)
         finally:
+            self._fed_now = None
             self.busy = False
 
     _fed_now: Tensor | None = None
+
+
+def mark(events: dict[torch.device, Any], device: torch.device) -> None:
+    """Note on a GPU that what was launched so far comes first."""
+    if device.type == "cuda":
+        event = events.setdefault(device, torch.cuda.Event())  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(device))

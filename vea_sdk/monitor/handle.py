@@ -32,6 +32,7 @@ def monitor(
     content: bool = False,
     processor: Any = None,
     adapter: Adapter | type[Adapter] | None = None,
+    compiled: bool = False,
 ) -> Monitor:
     """Watch a share of the requests that a model answers, for as long as it runs.
 
@@ -60,6 +61,9 @@ def monitor(
         content: also record prompt and answer.
         processor: the model's, for the geometry of pictures and to decode recorded content.
         adapter: an adapter (or its class) instead of the registered one.
+        compiled: also follow passes inside of ``torch.compile`` and of captured CUDA graphs. Their graphs then compute
+            a row in every pass, of which requests that are not sampled read no key. One such pass at a time: see
+            docs/monitor.md.
 
     Raises:
         UnsupportedModelError: when no adapter serves the model, or its heads are spread over processes.
@@ -97,6 +101,7 @@ def monitor(
         max_image_tokens,
         float(idle_timeout),
         content,
+        compiled,
         top_k=top_k,
         rows=rows,
         processor=processor,

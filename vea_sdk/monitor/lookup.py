@@ -38,6 +38,7 @@ class Lookup:
         self._begin, self._end = begin, end
         self._uncached = _Uncached()
         self._caches: dict[int, tuple[weakref.ref[Any], Generation]] = {}
+        self.asks = False  # whether a static cache is asked if it is empty: where graphs feed tokens unseen
 
     def running(self) -> Generation | None:
         """The generation of the ``generate()`` that goes on in this context, if that is certain already."""
@@ -90,7 +91,7 @@ class Lookup:
             known.decoding = True
             return True
         if cache is not None:
-            return not known.decoding and not _is_empty(cache)
+            return not known.decoding and not _is_empty(cache, self.asks)
         before = known.ids
         if ids is None or before is None or ids.shape != (before.shape[0], before.shape[1] + 1):
             return False
@@ -128,6 +129,8 @@ def _cache_of(output: Any) -> Any:
     return next((part for part in parts if hasattr(part, "get_seq_length")), None)
 
 
-def _is_empty(cache: Any) -> bool:
+def _is_empty(cache: Any, ask: bool) -> bool:
     length = cache.get_seq_length() if hasattr(cache, "get_seq_length") else None
-    return isinstance(length, int) and length == 0  # a static cache counts on the device, and is not asked
+    if ask and isinstance(length, Tensor):
+        length = int(length)
+    return isinstance(length, int) and length == 0  # a static cache counts on the device: the host would wait

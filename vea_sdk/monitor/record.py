@@ -76,7 +76,7 @@ class Record:
     timings: Mapping[str, float] = field(default_factory=dict)
     dropped: bool = False
     finished: str = "ended"  # or "failed": the request raised; "cut": close() came before its end
-    unread: str | None = None  # why there are no figures
+    unread: str | None = None  # why there are no figures, or no trace
     rows: tuple[tuple[float | None, ...], ...] | None = None  # [layers][image tokens], only with rows=True
     content: Mapping[str, Any] | None = None  # only with content=True
     schema: int = SCHEMA

@@ -19,6 +19,7 @@ class Buffers:
     rows [slots, layers + 1, width]: ā of the last prompt token at the image tokens; the last row of a slot takes what
     the kernel computes for generated tokens, whose figures alone are kept. figures [2, layers, slots, 4]: image mass,
     text mass, peak, entropy. trace [3, layers, slots]: image mass of the generated tokens. counts [slots]: how many.
+    passes [slots]: since the prompt, that were read by graphs.
     """
 
     def __init__(self, layers: int, slots: int, width: int, device: torch.device) -> None:
@@ -27,6 +28,7 @@ class Buffers:
             self.figures = torch.empty(2, layers, slots, 4, device=device)
             self.trace = torch.empty(3, layers, slots, device=device)
             self.counts = torch.empty(slots, device=device)
+            self.passes = torch.empty(slots, device=device)
 
     def clear(self, first: int, count: int, tokens: int) -> None:
         """Ready the slots for a prompt with so many image tokens: the kernel adds to its rows; NaN is "not read"."""
@@ -35,14 +37,20 @@ class Buffers:
         self.figures[:, :, slots].fill_(torch.nan)
         self.trace[:, :, slots].fill_(torch.nan)
         self.counts[slots].zero_()
+        self.passes[slots].zero_()
 
 
 class Ring:
-    """``slots`` places for requests, each with room for ``width`` image tokens, on every device of the model."""
+    """``slots`` places for requests, each with room for ``width`` image tokens, on every device of the model.
 
-    def __init__(self, layers: int, slots: int, width: int, devices: Iterable[torch.device]) -> None:
+    ``spare``: one more, number ``slots``, that is never taken: there a graph writes what is nobody's.
+    """
+
+    def __init__(
+        self, layers: int, slots: int, width: int, devices: Iterable[torch.device], spare: bool = False
+    ) -> None:
         self.width, self.slots = width, slots
-        self._shape = (layers, slots, width)
+        self._shape = (layers, slots + spare, width)
         self._lock = threading.Lock()
         self._buffers = {device: Buffers(*self._shape, device) for device in devices}
         self._free = list(range(slots))

@@ -23,25 +23,31 @@ class SlotRecorder(Recorder):
     def __init__(self, layers: Sequence[int], ring: Ring, places: Sequence[tuple[int, int]]) -> None:
         super().__init__(layers, None)
         self._ring = ring
-        self._runs = _runs(places)
-        self._run = self._runs[0]  # the one that is being read
+        self.runs = _runs(places)  # (first row of the batch, first slot, how many)
+        self._run = self.runs[0]  # the one that is being read
         self._kind = PROMPT
         self.fed = 0  # generated tokens so far
         self._traced: dict[torch.device, list[_Traced]] = {}  # per run; devices whose slots are ready
         self.device_of: dict[int, torch.device] = {}  # of each layer read
+        self.passes: int | None = 0  # since the prompt, that graphs were to read; None: not known
         self.too_many = 0  # image tokens, where they are more than a slot holds
 
     def start(self, index: Tensor) -> None:
         super().start(index)
         self._traced.clear()
         self.device_of.clear()
+        self.passes = 0
         self.too_many = index.shape[1] if index.shape[1] > self._ring.width else 0
 
     def next_row(self, generated: int) -> None:
         self._kind, self.fed = (NOW if generated else PROMPT), generated
 
+    def read_by_graph(self, finished: bool) -> None:
+        """A pass was to be read by a graph; ``finished``: it came to its end."""
+        self.passes = self.passes + 1 if finished and self.passes is not None else None
+
     def read_call(self, layer: int, call: AttentionCall, step: Step) -> None:
-        for run in () if self.too_many else self._runs:
+        for run in () if self.too_many else self.runs:
             self._run = row, _, count = run
             if count == step.batch:
                 super().read_call(layer, call, step)
@@ -57,7 +63,7 @@ class SlotRecorder(Recorder):
                 super().read_call(layer, part, _part(step, rows, count))
 
     def read_weights(self, layer: int, weights: Tensor, step: Step) -> None:
-        for run in () if self.too_many else self._runs:
+        for run in () if self.too_many else self.runs:
             self._run = row, _, count = run
             rows = slice(row, row + count)
             super().read_weights(layer, weights[rows], _part(step, rows, count))
@@ -68,11 +74,22 @@ class SlotRecorder(Recorder):
             return
         for device, runs in self._traced.items():
             here = None if live is None else live.to(device, non_blocking=True)
-            for (row, _, count), traced in zip(self._runs, runs, strict=True):
+            for (row, _, count), traced in zip(self.runs, runs, strict=True):
                 if here is None:
                     traced.add(first=self.fed == 1)
                 else:
                     traced.add_live(here[row : row + count])
+
+    def ready(self, layer: int, device: torch.device) -> Buffers:
+        """The buffers that a layer is read into; the slots are cleared for the prompt."""
+        assert self._index is not None
+        buffers = self._ring.on(device)
+        if device not in self._traced:
+            for _, slot, count in self.runs:
+                buffers.clear(slot, count, self._index.shape[1])
+            self._traced[device] = [_Traced(buffers, slot, count) for _, slot, count in self.runs]
+        self.device_of[layer] = device
+        return buffers
 
     def _index_for(self, dropped: int, device: torch.device) -> Tensor:
         row, _, count = self._run
@@ -81,14 +98,9 @@ class SlotRecorder(Recorder):
     def _slots(self, layer: int, device: torch.device) -> tuple[Tensor, Tensor]:
         assert self._index is not None
         tokens = self._index.shape[1]
-        buffers = self._ring.on(device)
-        if device not in self._traced:
-            for _, slot, count in self._runs:
-                buffers.clear(slot, count, tokens)
-            self._traced[device] = [_Traced(buffers, slot, count) for _, slot, count in self._runs]
+        buffers = self.ready(layer, device)
         _, slot, count = self._run
         number = self.layers.index(layer)
-        self.device_of[layer] = device
         row = number if self._kind == PROMPT else -1
         slots = slice(slot, slot + count)
         return buffers.rows[slots, row, :tokens], buffers.figures[self._kind, number, slots]
