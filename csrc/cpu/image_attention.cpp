@@ -192,14 +192,16 @@ private:
         Run runs[kBlock];
         const int64_t count = find_runs(b, tokens, n, runs);
         alignas(64) float probability[kBlock] = {}, total[kBlock] = {};
+        float unseen = 0;  // of a token that no head may see: NaN in a spoilt row
         for (int64_t h = 0; h < p.heads; ++h) {
             const float* row = exponentials(b, h / group_, 0) + h % group_ * kBlock;
             const BlockSum* blocks = sums(b, h);
-            const float unseen = 0 * masses_[b * p.heads + h];  // NaN in a spoilt row
+            unseen = (p.per_head ? 0 : unseen) + 0 * masses_[b * p.heads + h];
+            const bool shows = p.per_head || h + 1 == p.heads;
             for (const Run* run = runs; run < runs + count; ++run) {
                 float* to = probability + run->token;
                 if (run->block < 0) {
-                    for (int64_t j = 0; j < run->length; ++j) to[j] += unseen;
+                    for (int64_t j = 0; shows && j < run->length; ++j) to[j] = unseen;
                 } else if (run->length < 16) {
                     for (int64_t j = 0; j < run->length; ++j) to[j] += row[run->place + j] * blocks[run->block].factor;
                 } else {
