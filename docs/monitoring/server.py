@@ -19,7 +19,6 @@ checkpoint, port, records = sys.argv[1:]
 processor = AutoProcessor.from_pretrained(checkpoint)
 model = AutoModelForImageTextToText.from_pretrained(checkpoint, device_map="auto", use_safetensors=True)
 app = FastAPI()
-
 monitor = vea.monitor(model, sample_rate=1.0, sinks=[PrometheusSink(), JsonLinesSink(records)])
 app.mount("/metrics", make_asgi_app())
 
@@ -28,7 +27,6 @@ app.mount("/metrics", make_asgi_app())
 def ask(
     question: str, picture: Annotated[bytes, Body(media_type="image/*")], x_request_id: Annotated[str, Header()] = ""
 ) -> dict[str, str]:
-    """Runs in a thread of the pool: requests answer in parallel."""
     image = Image.open(io.BytesIO(picture)).convert("RGB")
     content = [{"type": "image"}, {"type": "text", "text": question}]
     prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
