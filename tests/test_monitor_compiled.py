@@ -312,7 +312,9 @@ def test_close_while_requests_are_answered(family: TinyFamily, sink: Kept) -> No
     in_threads(serve, come_and_go)
     assert attached(family.model) == before
     assert {record.finished for record in sink.records} <= {"ended", "cut"}
-    assert all(record.unread is None for record in sink.records if record.finished == "ended")
+    unread = {record.unread for record in sink.records if record.finished == "ended" and record.unread is not None}
+    # A pass whose prompt was being fed when the monitor came: its inner half alone has hooks, and knows no ids.
+    assert all("called with embeddings" in why for why in unread)
 
 
 # --- graphs of their own ----------------------------------------------------------------------------------------------
