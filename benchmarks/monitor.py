@@ -94,6 +94,10 @@ def overhead(model: Any, inputs: Any, options: Any, shape: Any, tick: Callable[[
         taken_by_pass = timer(partial(unsampled_pass, *hooks(model)))
         passes = Spread.of([1e6 * taken_by_pass() for _ in range(20)])
     rows.append(row("host time in one pass of a request that is not sampled", passes, "µs", **common))
+    # Pairs of whole runs differ by more than what is to be shown; this is what they would differ by alone.
+    alone = 1 + 1e-6 * passes.p50 * options.new_tokens / Spread.of(taken["none"]).p50
+    note = f"from the two figures: {options.new_tokens} passes"
+    rows.append(row("the same at rate 0, by what the passes take", alone, "×", limit=LIMITS[0.0], note=note, **common))
     with vea.monitor(model, sample_rate=1.0, layers=PROFILED, sinks=[sink]) as handle:
         generate(model, inputs, 3)
     copied = float(handle.counters.bytes_copied)
