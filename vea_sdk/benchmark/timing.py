@@ -1,11 +1,12 @@
 """How long, and how much longer than another call: side by side, never one after the other.
 
-Machines drift: a neighbour wakes, a clock steps down. Two calls measured in turns, A B B A, drift together, and the
+Machines drift: a neighbour wakes, a clock steps down. Two calls measured in turns drift together, and the
 ratio within a pair hardly moves. So ratios are taken per round, and their median is what is reported.
 """
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -44,18 +45,19 @@ def alternate(
     warm_up: bool = True,
     budget: float = float("inf"),
 ) -> dict[str, list[T]]:
-    """What each measure returned in each round, in turns: A B C, C B A, A B C, ...
+    """What each measure returned in each round, in turns, each round in an order of its own: A B C, C A B, B A C, ...
 
-    Every other round runs backwards, so that none of them always comes after the same one, nor later in a drift. With
+    So none of them always comes after the same one, whose caches and memory it finds, nor later in a drift. With
     ``warm_up`` one round before them is thrown away: it fills caches and pools. Rounds end early, but not before the
     third, once ``budget`` seconds are spent. ``tick`` is called after every round.
     """
     found: dict[str, list[T]] = {name: [] for name in measures}
+    order = random.Random(0)
     started = time.perf_counter()
     for i in range(rounds + warm_up):
         if i >= 3 + warm_up and time.perf_counter() - started > budget:
             break
-        for name in list(measures)[:: -1 if i % 2 else 1]:
+        for name in order.sample(list(measures), len(measures)):
             value = measures[name]()
             if i >= warm_up:
                 found[name].append(value)
