@@ -59,7 +59,7 @@ class Watch:
         self._outer: dict[str, Any] = {}  # named arguments of the running outermost call
         self._fed: dict[str, Any] = {}  # the same of the decoder's call, with the outer ids and padding
         self._step: Step | None = None
-        self._current: nn.Module | None = None  # attention module between its pre- and post-hook
+        self._current: nn.Module | None = None  # attention module that runs
         self._layer = 0  # the layer for which it runs
         self._inputs: tuple[Any, ...] = ((), (), {})  # names of its arguments, and these
         self._read: str | None = None  # where that module was read

@@ -41,13 +41,12 @@ class Arguments(NamedTuple):
 
 def check_types(query: object, key: object, image_index: object, per_head: object) -> None:
     """Of what is looked at before anything else is checked. Every call comes by: no message is written in vain."""
-    if isinstance(query, Tensor) and isinstance(key, Tensor) and isinstance(image_index, Tensor) and per_head is False:
+    tensors = isinstance(query, Tensor) and isinstance(key, Tensor) and isinstance(image_index, Tensor)
+    if tensors and isinstance(per_head, bool):
         return
-    require_tensor("query", query)
-    require_tensor("key", key)
-    require_tensor("image_index", image_index)
-    if not isinstance(per_head, bool):
-        raise InvalidInputError(f"per_head = {per_head!r}; give True or False")
+    for name, value in (("query", query), ("key", key), ("image_index", image_index)):
+        require_tensor(name, value)
+    raise InvalidInputError(f"per_head = {per_head!r}; give True or False")
 
 
 def require_tensor(name: str, value: object) -> None:
