@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vea_sdk import ops
 from vea_sdk.adapters import AttentionCall
 from vea_sdk.errors import CaptureError
 
@@ -85,3 +86,23 @@ def row_from_weights(weights: Tensor, image_index: Tensor, query_index: Tensor |
     row = heads.float().mean(1)
     picked = row.gather(1, image_index.long().clamp(min=0))
     return picked.masked_fill(image_index < 0, 0.0), row.sum(-1)
+
+
+def row_in_graph(call: AttentionCall, index: Tensor, row: Tensor, key_stop: Tensor | None, stats: Tensor) -> Tensor:
+    """The row [B, M] of a call inside a compiled graph, its figures in ``stats`` [B, 4]; ``row`` [B] of the query."""
+    scores = ops.image_attention(
+        call.query,
+        call.key,
+        index,
+        row if call.query.shape[-2] > 1 else None,
+        scale=call.scale,
+        key_stop=key_stop,
+        mask=call.mask,
+        softcap=call.softcap,
+        window=call.window,
+        sinks=call.sinks,
+        position_bias=call.position_bias,
+        stats=stats,
+    )
+    assert isinstance(scores, Tensor)
+    return scores

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from vea_sdk import ops
 from vea_sdk.adapters import AttentionCall
+from vea_sdk.capture.call import row_in_graph
 from vea_sdk.capture.hooks import Hook
 from vea_sdk.capture.runs import Runs
 from vea_sdk.errors import CaptureError
@@ -65,21 +65,8 @@ class Tap:
         if not self._places_stay:
             index = torch.where(index < 0, -1, index - (self.seen - keys).clamp(min=0)).clamp(min=-1)
         row = queries - 1 - self.behind
-        scores = ops.image_attention(
-            call.query,
-            call.key,
-            index,
-            row if queries > 1 else None,
-            scale=call.scale,
-            key_stop=row + 1 if call.causal and call.mask is None else None,
-            mask=call.mask,
-            softcap=call.softcap,
-            window=call.window,
-            sinks=call.sinks,
-            position_bias=call.position_bias,
-            stats=self.figures,
-        )
-        assert isinstance(scores, Tensor)
+        stop = row + 1 if call.causal and call.mask is None else None
+        scores = row_in_graph(call, index, row, stop, self.figures)
         self.places.copy_(index)
         self.row.copy_(scores)
         self.reads += 1

@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vea_sdk import ops
 from vea_sdk.adapters import AttentionCall
-from vea_sdk.capture.call import row_from_weights
+from vea_sdk.capture.call import row_from_weights, row_in_graph
 from vea_sdk.capture.prompt import Step
 from vea_sdk.monitor.ring import NOW, PROMPT, Ring
 from vea_sdk.ops.arguments import FLOATS
@@ -124,21 +123,8 @@ class BoardTap:
         with torch.no_grad():
             sampled, index, row = self._places(batch, queries, keys)
             stop = row + 1 if call.causal and call.mask is None else torch.full_like(row, keys)
-            scores = ops.image_attention(
-                call.query,
-                call.key,
-                index,
-                row if queries > 1 else None,
-                scale=call.scale,
-                key_stop=torch.where(sampled, stop, 0),
-                mask=call.mask,
-                softcap=call.softcap,
-                window=call.window,
-                sinks=call.sinks,
-                position_bias=call.position_bias,
-                stats=self.board.figures[self._number, :batch],
-            )
-            assert isinstance(scores, Tensor)
+            stop = torch.where(sampled, stop, 0)
+            scores = row_in_graph(call, index, row, stop, self.board.figures[self._number, :batch])
             self._keep(scores, queries)
 
     def read_weights(self, weights: Tensor) -> None:
