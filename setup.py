@@ -32,6 +32,7 @@ CPU_TABLES = {"portable": ("kPortable", 8, "")}
 if platform.machine().lower() in ("x86_64", "amd64"):
     CPU_TABLES["avx2"] = ("kAvx2", 8, "-mavx2 -mfma -mf16c")
     CPU_TABLES["avx512"] = ("kAvx512", 16, "-mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -mf16c")
+    CPU_TABLES["avx512_bf16"] = ("kAvx512Bf16", 16, CPU_TABLES["avx512"][2] + " -mavx512bf16")
 
 
 def quoted(path: Path | str) -> str:
@@ -124,7 +125,7 @@ class BuildNative(build_ext):
 
         for name, (table, width, flags) in CPU_TABLES.items():
             defines = f"-DVEA_TABLE={table} -DVEA_WIDTH={width}"
-            for source in ("inner", "pixels"):
+            for source in ("inner", "pixels") if name != "avx512_bf16" else ("inner",):  # no bfloat16 in pixels
                 build("cxx", f"{source}_{name}", CSRC / "cpu" / f"{source}.cpp", f"{flags} {defines}")
         for name in ("image_attention", "topk_mask", "evidence", "threads", "dispatch"):
             build("cxx", name, CSRC / "cpu" / f"{name}.cpp", "")

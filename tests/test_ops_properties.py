@@ -26,7 +26,7 @@ from vea_sdk.ops import plain
 from vea_sdk.ops.arguments import Arguments
 
 CALLS = 2000  # different ones, of image_attention, at the least; about a third of what hypothesis draws repeats
-PATHS = ("avx512", "avx2", "portable")
+PATHS = ("avx512_bf16", "avx512", "avx2", "portable")
 MARK = "drawn calls:"
 
 drawn: collections.Counter[str] = collections.Counter()  # how often each problem came

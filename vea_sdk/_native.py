@@ -66,8 +66,8 @@ def build_info() -> dict[str, Any]:
     """What the compiled extension offers here, and every reason why it does not offer more.
 
     Returns:
-        ``native``, ``cuda`` (bool: usable here), ``cuda_archs`` (built for), ``compiler``, ``cpu_path`` (avx512,
-        avx2 or portable; None without the extension), ``torch``, and ``reasons`` (a list, empty when all is in use).
+        ``native``, ``cuda`` (bool: usable here), ``cuda_archs`` (built for), ``compiler``, ``cpu_path`` (avx512_bf16,
+        avx512, avx2 or portable; None without the extension), ``torch``, and ``reasons`` (a list, empty when all is in use).
     """
     native, reason = _load()
     reasons = [reason or cuda_problem()]

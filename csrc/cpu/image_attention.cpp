@@ -1,7 +1,7 @@
-// Two passes. The first reads each key once, for all query heads of its group, and leaves exp(score - maximum of the block)
-// with the maximum and the sum of every block of keys. These are joined into each head's denominator, and the second pass
-// looks up the image tokens. Blocks are cut by size alone, never by the number of threads, so that the result has the
-// same bits on one thread and on many.
+// For each group of query heads that share their keys, two passes. The first reads each key once, for all heads of the group,
+// and leaves exp(score - maximum of the block) with the maximum and the sum of every block of keys. These are joined into
+// each head's denominator, and the second pass looks up the image tokens. Then the groups are added. Blocks are cut by size
+// alone, never by the number of threads, so that the result has the same bits on one thread and on many.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -25,7 +25,7 @@ struct BlockSum {
 };
 
 struct Run {  // of image tokens whose keys follow each other within a block
-    int64_t token, length;
+    int64_t token, length;  // the first one's place in its chunk
     int64_t place;  // of the first one's exponential behind those of block 0, for the group's first head
     int64_t block;  // -1: keys that the query may not see
 };
@@ -61,68 +61,93 @@ public:
             ranges_.push_back(key_range(p, b));
             blocks_ = std::max(blocks_, (ranges_[b].end - ranges_[b].begin + kBlock - 1) / kBlock);
         }
-        if (p.batch * p.heads * blocks_ * kBlock * p.dim < kThreadsFrom) threads_ = 1;
         const int64_t rows = p.batch * p.heads;
+        if (rows * blocks_ * kBlock * p.dim < kThreadsFrom) threads_ = 1;
+        // With enough groups for all threads each takes whole ones, whose exponentials then stay in its cache.
+        groups_ = p.batch * p.kv_heads;
+        by_group_ = groups_ % threads_ == 0 || groups_ >= 4 * threads_;
         thread_local Memory memory;
-        queries_ = scratch(memory, rows * (padded_ + blocks_ * kBlock));
-        exponentials_ = queries_ + rows * padded_;
+        queries_ = scratch(memory, rows * padded_ + groups_ * (chunks_ + (by_group_ ? 0 : blocks_ * group_)) * kBlock);
+        sums_of_group_ = queries_ + rows * padded_;
+        exponentials_ = sums_of_group_ + groups_ * chunks_ * kBlock;
         sums_.resize(rows * blocks_);
         masses_.resize(rows);
         if (p.stats) figures_.resize(p.batch * chunks_);
         shown_.resize(p.batch * blocks_);
         tokens_.resize(p.batch * p.tokens);
-        for (int64_t b = 0; b < p.batch; ++b) find_shown(b);
+        runs_.resize(p.batch * chunks_);
     }
 
     void run() {
-        for (int64_t b = 0; b < p.batch; ++b) scale_queries(b);
-        // A thread takes several blocks in a row where there are many: memory is fastest in long runs.
-        const int64_t blocks = p.batch * p.kv_heads * blocks_;
-        const int64_t run = std::clamp<int64_t>(blocks / (threads_ * 16), 1, 8);
-        parallel_for(threads_, (blocks + run - 1) / run, [&](int64_t first) {
-            for (int64_t i = first * run; i < std::min(first * run + run, blocks); ++i) {
-                score_block(i / (p.kv_heads * blocks_), i / blocks_ % p.kv_heads, i % blocks_);
-            }
-        });
-        parallel_for(threads_, p.batch, [this](int64_t b) { join_blocks(b); });
         const int readers = p.batch * p.heads * p.tokens < kThreadsFrom ? 1 : threads_;
-        parallel_for(readers, p.batch * chunks_, [this](int64_t i) { look_up(i / chunks_, i % chunks_ * kBlock); });
+        parallel_for(readers, p.batch, [this](int64_t b) { widen_queries(b), find_tokens(b); });
+        if (by_group_) {
+            parallel_for(threads_, groups_, [this](int64_t g) {
+                thread_local Memory memory;
+                float* to = scratch(memory, blocks_ * group_ * kBlock);
+                for (int64_t i = 0; i < blocks_; ++i) score_block(g, i, to);
+                join_blocks(g);
+                for (int64_t i = 0; i < chunks_; ++i) look_up(g, i, to);
+            });
+        } else {
+            const auto of_group = [this](int64_t g) { return exponentials_ + g * blocks_ * group_ * kBlock; };
+            // A thread takes several blocks in a row where there are many: memory is fastest in long runs.
+            const int64_t blocks = groups_ * blocks_;
+            const int64_t run = std::clamp<int64_t>(blocks / (threads_ * 16), 1, 8);
+            parallel_for(threads_, (blocks + run - 1) / run, [&](int64_t first) {
+                for (int64_t i = first * run; i < std::min(first * run + run, blocks); ++i) {
+                    score_block(i / blocks_, i % blocks_, of_group(i / blocks_));
+                }
+            });
+            parallel_for(threads_, groups_, [this](int64_t g) { join_blocks(g); });
+            parallel_for(readers, groups_ * chunks_,
+                         [&](int64_t i) { look_up(i / chunks_, i % chunks_, of_group(i / chunks_)); });
+        }
+        parallel_for(readers, p.batch * chunks_, [this](int64_t i) { add_groups(i / chunks_, i % chunks_); });
         for (int64_t b = 0; p.stats && b < p.batch; ++b) summarise(b);
         if (p.chosen) parallel_for(threads_, p.batch, [this](int64_t b) { choose(b); });
     }
 
 private:
-    void scale_queries(int64_t b) {
+    void widen_queries(int64_t b) {
         const int64_t* stride = p.query.stride;
         const int64_t row = query_row(p, b);
         for (int64_t h = 0; h < p.heads; ++h) {
             float* to = queries_ + (b * p.heads + h) * padded_;
             const int64_t from = b * stride[0] + h * stride[1] + row * stride[2];
             for (int64_t d = 0; d < padded_; ++d) {
-                to[d] = d < p.dim ? p.scale * load_float(p.query.data, p.query.dtype, from + d * stride[3]) : 0.0f;
+                to[d] = d < p.dim ? load_float(p.query.data, p.query.dtype, from + d * stride[3]) : 0.0f;
             }
         }
     }
 
-    void find_shown(int64_t b) {
+    // The image tokens and, by chunks of kBlock, their runs. Mostly they lie in one piece, and copying beats looking up.
+    void find_tokens(int64_t b) {
         const Array& index = p.image_index;
         const int64_t keys = ranges_[b].end - ranges_[b].begin;
+        int64_t next = -1;  // the key that would continue the last run
         for (int64_t j = 0; j < p.tokens; ++j) {
             const int64_t t = load_index(index.data, index.dtype, b * index.stride[0] + j * index.stride[1]);
             tokens_[b * p.tokens + j] = t;
             const int64_t place = t - ranges_[b].begin;
-            if (place >= 0 && place < keys) shown_[b * blocks_ + place / kBlock] = true;
+            const bool visible = place >= 0 && place < keys;
+            std::vector<Run>& runs = runs_[b * chunks_ + j / kBlock];
+            if (!runs.empty() && (visible ? place == next : runs.back().block < 0)) {
+                ++runs.back().length;
+            } else {
+                const int64_t block = visible ? place / kBlock : -1;
+                runs.push_back({j % kBlock, 1, visible ? block * group_ * kBlock + place % kBlock : 0, block});
+                if (visible) shown_[b * blocks_ + block] = true;
+            }
+            next = visible && (place + 1) % kBlock != 0 ? place + 1 : -1;
         }
-    }
-
-    // [group, kBlock] exponentials of a block lie together: they are written and read by block.
-    float* exponentials(int64_t b, int64_t group, int64_t block) const {
-        return exponentials_ + ((b * p.kv_heads + group) * blocks_ + block) * group_ * kBlock;
     }
 
     BlockSum* sums(int64_t b, int64_t h) { return sums_.data() + (b * p.heads + h) * blocks_; }
 
-    void score_block(int64_t b, int64_t group, int64_t block) {
+    // `exponentials`: [blocks_, group_, kBlock] of group g. Those of a block lie together: they are written and read by block.
+    void score_block(int64_t g, int64_t block, float* exponentials) {
+        const int64_t b = g / p.kv_heads, group = g % p.kv_heads;
         const int64_t begin = ranges_[b].begin + block * kBlock;
         const int64_t n = std::min(kBlock, ranges_[b].end - begin);
         const int64_t first = group * group_;
@@ -135,7 +160,8 @@ private:
         const int64_t* stride = p.key.stride;
         const int64_t offset = b * stride[0] + group * stride[1] + begin * stride[2];
         const auto* keys = static_cast<const char*>(p.key.data) + offset * (p.key.dtype == Dtype::f32 ? 4 : 2);
-        loops_.dots(queries_ + (b * p.heads + first) * padded_, group_, keys, p.key.dtype, stride[2], p.dim, n, rows);
+        loops_.dots(queries_ + (b * p.heads + first) * padded_, group_, keys, p.key.dtype, stride[2], p.dim, p.scale, n,
+                    rows);
 
         const bool biased = p.mask || p.position_bias;
         const bool shared = p.mask.stride[1] == 0 && p.position_bias.stride[1] == 0;
@@ -148,79 +174,73 @@ private:
             const float largest = loops_.shape(row, n, p.softcap, biased ? bias : nullptr);
             const float shift = largest == minus_infinity() ? 0 : largest;
             // Those that nobody looks up stay in the first-level cache: writing them takes time from reading keys.
-            float* to = shown_[b * blocks_ + block] ? exponentials(b, group, block) + i * kBlock : row;
+            float* to = shown_[b * blocks_ + block] ? exponentials + (block * group_ + i) * kBlock : row;
             sums(b, first + i)[block] = {largest, loops_.exponentials(row, n, shift, to)};
         }
     }
 
-    void join_blocks(int64_t b) {
-        for (int64_t h = 0; h < p.heads; ++h) {
-            BlockSum* blocks = sums(b, h);
-            const float sink = p.sinks ? load_float(p.sinks.data, p.sinks.dtype, h * p.sinks.stride[0]) : minus_infinity();
+    void join_blocks(int64_t g) {
+        for (int64_t i = g * group_; i < (g + 1) * group_; ++i) {  // a head of a sample
+            BlockSum* blocks = sums_.data() + i * blocks_;
+            const float sink =
+                p.sinks ? load_float(p.sinks.data, p.sinks.dtype, i % p.heads * p.sinks.stride[0]) : minus_infinity();
             float largest = sink;
-            for (int64_t i = 0; i < blocks_; ++i) largest = std::max(blocks[i].largest, largest);
+            for (int64_t k = 0; k < blocks_; ++k) largest = std::max(blocks[k].largest, largest);
             double visible = 0;
-            for (int64_t i = 0; i < blocks_; ++i) visible += blocks[i].total * std::exp(blocks[i].largest - largest);
+            for (int64_t k = 0; k < blocks_; ++k) visible += blocks[k].total * std::exp(blocks[k].largest - largest);
             const double total = visible + (p.sinks ? std::exp(sink - largest) : 0);
-            for (int64_t i = 0; i < blocks_; ++i) blocks[i].factor = float(std::exp(blocks[i].largest - largest) / total);
-            masses_[b * p.heads + h] = float(visible / total);
+            for (int64_t k = 0; k < blocks_; ++k) blocks[k].factor = float(std::exp(blocks[k].largest - largest) / total);
+            masses_[i] = float(visible / total);
         }
     }
 
-    // Image tokens as runs. Mostly they lie in one piece, and copying beats looking up.
-    int64_t find_runs(int64_t b, const int64_t* tokens, int64_t n, Run* runs) const {
-        const int64_t keys = ranges_[b].end - ranges_[b].begin;
-        int64_t count = 0, next = -1;  // next: the key that would continue the last run
-        for (int64_t j = 0; j < n; ++j) {
-            const int64_t t = tokens[j] - ranges_[b].begin;
-            const bool visible = t >= 0 && t < keys;
-            if (count > 0 && (visible ? t == next : runs[count - 1].block < 0)) {
-                ++runs[count - 1].length;
-            } else {
-                const int64_t block = visible ? t / kBlock : -1;
-                runs[count++] = {j, 1, visible ? block * group_ * kBlock + t % kBlock : 0, block};
-            }
-            next = visible && (t + 1) % kBlock != 0 ? t + 1 : -1;
-        }
-        return count;
-    }
-
-    // The mean over heads (or each head) at up to kBlock image tokens from `begin` on.
-    void look_up(int64_t b, int64_t begin) {
-        const int64_t n = std::min(kBlock, p.tokens - begin);
-        const int64_t* tokens = tokens_.data() + b * p.tokens + begin;
-        Run runs[kBlock];
-        const int64_t count = find_runs(b, tokens, n, runs);
-        alignas(64) float probability[kBlock] = {}, total[kBlock] = {};
+    // The sum over the group's heads (and each head) at the image tokens of one chunk.
+    void look_up(int64_t g, int64_t chunk, const float* exponentials) {
+        const int64_t b = g / p.kv_heads, first = g % p.kv_heads * group_;
+        const std::vector<Run>& runs = runs_[b * chunks_ + chunk];
+        alignas(64) float probability[kBlock] = {};
+        float* total = sums_of_group_ + (g * chunks_ + chunk) * kBlock;
+        std::fill(total, total + kBlock, 0.0f);
+        float* to = p.per_head ? probability : total;
         float unseen = 0;  // of a token that no head may see: NaN in a spoilt row
-        for (int64_t h = 0; h < p.heads; ++h) {
-            const float* row = exponentials(b, h / group_, 0) + h % group_ * kBlock;
+        for (int64_t h = first; h < first + group_; ++h) {
+            const float* row = exponentials + (h - first) * kBlock;
             const BlockSum* blocks = sums(b, h);
             unseen = (p.per_head ? 0 : unseen) + 0 * masses_[b * p.heads + h];
-            const bool shows = p.per_head || h + 1 == p.heads;
-            for (const Run* run = runs; run < runs + count; ++run) {
-                float* to = probability + run->token;
-                if (run->block < 0) {
-                    for (int64_t j = 0; shows && j < run->length; ++j) to[j] = unseen;
-                } else if (run->length < 16) {
-                    for (int64_t j = 0; j < run->length; ++j) to[j] += row[run->place + j] * blocks[run->block].factor;
+            const bool shows = p.per_head || h + 1 == first + group_;
+            for (const Run& run : runs) {
+                if (run.block < 0) {
+                    for (int64_t j = 0; shows && j < run.length; ++j) to[run.token + j] = unseen;
+                } else if (run.length < 16) {
+                    for (int64_t j = 0; j < run.length; ++j) {
+                        to[run.token + j] += row[run.place + j] * blocks[run.block].factor;
+                    }
                 } else {
-                    loops_.add_scaled(row + run->place, run->length, blocks[run->block].factor, to);
+                    loops_.add_scaled(row + run.place, run.length, blocks[run.block].factor, to + run.token);
                 }
             }
             if (p.per_head) {
-                write(b, h, begin, n, tokens, probability, p.weight);
-                for (int64_t j = 0; j < n; ++j) total[j] += probability[j];
+                write(b, h, chunk, probability, p.weight);
+                for (int64_t j = 0; j < kBlock; ++j) total[j] += probability[j];
                 std::fill(probability, probability + kBlock, 0.0f);
             }
         }
-        const float* row = p.per_head ? total : probability;
-        if (!p.per_head) write(b, 0, begin, n, tokens, row, p.weight / float(p.heads));
+    }
+
+    // The mean over all heads at the image tokens of one chunk, and its figures.
+    void add_groups(int64_t b, int64_t chunk) {
+        float* total = sums_of_group_ + (b * p.kv_heads * chunks_ + chunk) * kBlock;
+        for (int64_t group = 1; group < p.kv_heads; ++group) {
+            loops_.add_scaled(total + group * chunks_ * kBlock, kBlock, 1, total);
+        }
+        if (!p.per_head) write(b, 0, chunk, total, p.weight / float(p.heads));
         if (!p.stats) return;
+        const int64_t n = std::min(kBlock, p.tokens - chunk * kBlock);
+        const int64_t* tokens = tokens_.data() + b * p.tokens + chunk * kBlock;
         alignas(64) float mean[kBlock] = {};
-        for (int64_t j = 0; j < n; ++j) mean[j] = tokens[j] < 0 ? 0.0f : row[j] / float(p.heads);
+        for (int64_t j = 0; j < n; ++j) mean[j] = tokens[j] < 0 ? 0.0f : total[j] / float(p.heads);
         const RowFigures found = loops_.figures(mean, n);
-        figures_[b * chunks_ + begin / kBlock] = {found.mass, found.weighted_log, found.peak};
+        figures_[b * chunks_ + chunk] = {found.mass, found.weighted_log, found.peak};
     }
 
     void summarise(int64_t b) {
@@ -241,8 +261,9 @@ private:
         stats[3] = float(std::log(all.mass) - all.weighted_log / all.mass);
     }
 
-    void write(int64_t b, int64_t h, int64_t begin, int64_t n, const int64_t* tokens, const float* probability,
-               float factor) const {
+    void write(int64_t b, int64_t h, int64_t chunk, const float* probability, float factor) const {
+        const int64_t begin = chunk * kBlock, n = std::min(kBlock, p.tokens - begin);
+        const int64_t* tokens = tokens_.data() + b * p.tokens + begin;
         float* row = p.out + b * p.out_stride[0] + h * p.out_stride[1] + begin;
         for (int64_t j = 0; j < n; ++j) {
             const float value = tokens[j] < 0 ? 0.0f : probability[j] * factor;
@@ -263,18 +284,22 @@ private:
     const ImageAttention& p;
     const InnerLoops& loops_ = *cpu_path().loops;
     int threads_;
-    int64_t group_;      // query heads per key head
-    int64_t padded_;     // floats per query row
-    int64_t blocks_ = 0;  // blocks of keys per sample (the longest one's)
-    int64_t chunks_;      // of image tokens per sample
+    int64_t group_;       // query heads per key head
+    int64_t groups_;      // B * Hkv
+    bool by_group_;       // each group on one thread
+    int64_t padded_;      // floats per query row
+    int64_t blocks_ = 0;  // of keys per sample (the longest one's)
+    int64_t chunks_;      // of kBlock image tokens per sample
     std::vector<KeyRange> ranges_;
-    std::vector<BlockSum> sums_;    // [B, Hq, blocks_]
-    std::vector<int64_t> tokens_;   // [B, M] their keys, -1 for none
-    std::vector<char> shown_;       // [B, blocks_] whether an image token lies in the block
-    std::vector<float> masses_;     // [B, Hq] sum of all probabilities: 1 but for sinks; NaN spoils the row
+    std::vector<BlockSum> sums_;   // [B, Hq, blocks_]
+    std::vector<int64_t> tokens_;  // [B, M] their keys, -1 for none
+    std::vector<std::vector<Run>> runs_;  // [B, chunks_]
+    std::vector<char> shown_;      // [B, blocks_] whether an image token lies in the block
+    std::vector<float> masses_;    // [B, Hq] sum of all probabilities: 1 but for sinks; NaN spoils the row
     std::vector<Figures> figures_;  // [B, chunks_]
-    float* queries_;  // [B, Hq, padded_]
-    float* exponentials_;  // [B, Hkv, blocks_, group_, kBlock]
+    float* queries_;        // [B, Hq, padded_]
+    float* sums_of_group_;  // [B, Hkv, chunks_, kBlock] of probabilities
+    float* exponentials_;   // [B, Hkv, blocks_, group_, kBlock], unless by_group_
 };
 
 }  // namespace

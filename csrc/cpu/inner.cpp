@@ -3,6 +3,8 @@
 // never take a function built for one instruction set for the sake of another.
 #include "inner.h"
 
+#include <type_traits>
+
 #include "../numerics.h"
 
 #if defined(__F16C__)
@@ -38,23 +40,33 @@ inline Floats select(Ints condition, Floats yes, Floats no) {
     return (Floats)(((Ints)yes & condition) | ((Ints)no & ~condition));
 }
 
-// e^x for x <= 88 to 1 ulp; 0 below -87.3, NaN stays NaN. 2^n * p(r) with x = n ln 2 + r, |r| <= ln 2 / 2.
-// ln 2 is split so that n * high is exact; p is the minimax polynomial of the Cephes library's expf.
-inline Floats exponential(Floats x) {
+// The larger ones; b where a is NaN.
+inline Floats larger(Floats a, Floats b) {
 #if defined(__AVX512F__)
-    const Floats n = (Floats)_mm512_roundscale_ps((__m512)(x * 1.44269504f), _MM_FROUND_TO_NEAREST_INT);
+    return (Floats)_mm512_max_ps((__m512)a, (__m512)b);  // the compiler's own compares and selects, one after the other
+#else
+    return select(a > b, a, b);
+#endif
+}
+
+// e^x for x <= 88; 0 below -87.3, NaN stays NaN. 2^n * p(r) with x log2(e) = n + r, |r| <= 1/2; p is the polynomial of
+// least relative error (2e-9) with p(0) = 1. To 2 ulp near 0, to |x| ulp far from it: as exact as x, a rounded score.
+inline Floats exponential(Floats x) {
+    const float log2_e = 1.44269504f;
+#if defined(__AVX512F__)
+    const Floats n = (Floats)_mm512_roundscale_ps((__m512)(x * log2_e), _MM_FROUND_TO_NEAREST_INT);
 #else
     const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest integer
-    const Floats n = (x * 1.44269504f + magic) - magic;
+    const Floats n = (x * log2_e + magic) - magic;
 #endif
-    const Floats r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
-    Floats p = splat(1.9875691500e-4f);
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
+    const Floats r = x * log2_e - n;
+    Floats p = splat(1.5353362e-4f);
+    p = p * r + 1.3398875e-3f;
+    p = p * r + 9.6184374e-3f;
+    p = p * r + 5.5503325e-2f;
+    p = p * r + 2.4022648e-1f;
+    p = p * r + 6.9314720e-1f;
+    p = p * r + 1.0f;
 #if defined(__AVX512F__)
     const __mmask16 tiny = _mm512_cmp_ps_mask((__m512)x, (__m512)splat(-87.3f), _CMP_LT_OQ);
     return (Floats)_mm512_maskz_scalef_ps(_knot_mask16(tiny), (__m512)p, (__m512)n);
@@ -180,39 +192,65 @@ inline Four sums(Floats v0, Floats v1, Floats v2, Floats v3) {
     return __builtin_shufflevector(all, all, 0, 1, 2, 3) + __builtin_shufflevector(all, all, 4, 5, 6, 7);
 }
 
-// W elements of a row of keys as floats, from element d on.
+// How keys are multiplied by queries. Widened: as floats, W at once, whatever dtype they are stored in.
 template <Dtype dtype>
-inline Floats widen(const void* row, int64_t d) {
-    if constexpr (dtype == Dtype::f32) return load<Floats>(static_cast<const float*>(row) + d);
-    if constexpr (dtype == Dtype::f16) return widen_f16(static_cast<const uint16_t*>(row) + d);
-    if constexpr (dtype == Dtype::bf16) return widen_bf16(static_cast<const uint16_t*>(row) + d);
-}
+struct Widened {
+    using Query = float;
+    using Vector = Floats;
+    static constexpr int64_t step = W;
+    static Vector key(const void* row, int64_t d) {
+        if constexpr (dtype == Dtype::f32) return load<Floats>(static_cast<const float*>(row) + d);
+        if constexpr (dtype == Dtype::f16) return widen_f16(static_cast<const uint16_t*>(row) + d);
+        if constexpr (dtype == Dtype::bf16) return widen_bf16(static_cast<const uint16_t*>(row) + d);
+    }
+    static Floats add(Floats sum, Vector query, Vector key) { return sum + query * key; }
+};
 
-// Four keys against H heads. At H = 3 the twelve sums, three queries and a key fill the sixteen registers of AVX2; the
-// loops over H and the keys are unrolled by name so that the sums stay in registers.
-template <int H, Dtype dtype>
-inline void dots_of_four(const float* queries, int64_t padded, const void* const keys[4], int64_t length, float* scores,
-                         int64_t n) {
+#if defined(__AVX512BF16__)
+// As they are, in pairs: an instruction multiplies two and adds both products to a float.
+struct Paired {
+    using Query = uint16_t;
+    using Vector = __m512bh;
+    static constexpr int64_t step = 2 * W;
+    static Vector key(const void* row, int64_t d) { return load<Vector>(static_cast<const uint16_t*>(row) + d); }
+    static Floats add(Floats sum, Vector query, Vector key) { return (Floats)_mm512_dpbf16_ps((__m512)sum, query, key); }
+};
+#endif
+
+constexpr int kMostHeads = W == 16 ? 7 : 3;  // whose products with four keys have room in the registers of AVX-512, of AVX2
+
+// Four keys against H heads. What is used again stays in registers: the sums (hence the unrolled loops), and of queries and
+// keys those that are fewer.
+template <int H, class Product>
+inline void dots_of_four(const typename Product::Query* queries, int64_t padded, const void* const keys[4], int64_t length,
+                         float scale, float* scores, int64_t n) {
+    using Vector = typename Product::Vector;
     Floats partial[H][4];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int h = 0; h < H; ++h) {
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) partial[h][i] = Floats{};
     }
-    for (int64_t d = 0; d < length; d += W) {
-        Floats q[H];
-#pragma GCC unroll 4
-        for (int h = 0; h < H; ++h) q[h] = load<Floats>(queries + h * padded + d);
+    for (int64_t d = 0; d < length; d += Product::step) {
+        Vector q[H], k[4];
+#pragma GCC unroll 8
+        for (int h = 0; h < H && H < 4; ++h) q[h] = load<Vector>(queries + h * padded + d);
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {
-            const Floats k = widen<dtype>(keys[i], d);  // once for all heads: loads are the bottleneck
+            k[i] = Product::key(keys[i], d);
+#pragma GCC unroll 8
+            for (int h = 0; h < H && H < 4; ++h) partial[h][i] = Product::add(partial[h][i], q[h], k[i]);
+        }
+#pragma GCC unroll 8
+        for (int h = 0; h < H && H >= 4; ++h) {
+            q[h] = load<Vector>(queries + h * padded + d);
 #pragma GCC unroll 4
-            for (int h = 0; h < H; ++h) partial[h][i] += q[h] * k;
+            for (int i = 0; i < 4; ++i) partial[h][i] = Product::add(partial[h][i], q[h], k[i]);
         }
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int h = 0; h < H; ++h) {
-        const Four result = sums(partial[h][0], partial[h][1], partial[h][2], partial[h][3]);
+        const Four result = scale * sums(partial[h][0], partial[h][1], partial[h][2], partial[h][3]);
         if (n == 4) {
             store(scores + h * kBlock, result);
         } else {
@@ -223,17 +261,20 @@ inline void dots_of_four(const float* queries, int64_t padded, const void* const
 
 // One head, whose keys consist of whole vectors. There is so little to compute that memory sets the pace, and memory is
 // fastest where it is read in order: a key from end to end, then the next. It also sees by itself what comes next.
-template <Dtype dtype>
-void dots_in_order(const float* query, const char* keys, int64_t bytes, int64_t dim, int64_t n, float* scores) {
+template <class Product>
+void dots_in_order(const typename Product::Query* query, const char* keys, int64_t bytes, int64_t dim, float scale,
+                   int64_t n, float* scores) {
     for (int64_t t = 0; t < n; t += 4) {
         Floats partial[4];
 #pragma GCC unroll 4
         for (int64_t i = 0; i < 4; ++i) {
             const char* key = keys + (t + i < n ? t + i : t) * bytes;
             partial[i] = Floats{};
-            for (int64_t d = 0; d < dim; d += W) partial[i] += load<Floats>(query + d) * widen<dtype>(key, d);
+            for (int64_t d = 0; d < dim; d += Product::step) {
+                partial[i] = Product::add(partial[i], load<typename Product::Vector>(query + d), Product::key(key, d));
+            }
         }
-        const Four result = sums(partial[0], partial[1], partial[2], partial[3]);
+        const Four result = scale * sums(partial[0], partial[1], partial[2], partial[3]);
         for (int64_t i = 0; i < 4 && t + i < n; ++i) scores[t + i] = result[i];
     }
 }
@@ -245,18 +286,24 @@ inline void prefetch(const char* row, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + i, 0, 2);
 }
 
-// Several heads, or keys that do not consist of whole vectors. `dtype` is that of the rows that are multiplied: float32
-// also where keys are widened into a tile first.
-template <Dtype dtype>
-void dots_in_tiles(const float* queries, int64_t heads, const char* keys, int64_t bytes, Dtype stored, int64_t dim,
-                   int64_t n, float* scores) {
+// Calls `body` with n, 1 <= n <= most, as a constant.
+template <int most, class Body>
+inline void with_heads(int64_t n, const Body& body) {
+    if constexpr (most > 1) {
+        if (n < most) return with_heads<most - 1>(n, body);
+    }
+    body(std::integral_constant<int, most>{});
+}
+
+// Several heads, or keys that do not consist of whole vectors: these are widened into a tile first (`whole` is false).
+template <class Product>
+void dots_in_tiles(const typename Product::Query* queries, int64_t heads, const char* keys, int64_t bytes, Dtype dtype,
+                   int64_t dim, bool whole, float scale, int64_t n, float* scores) {
     constexpr int64_t ahead = 24;  // keys between the one in use and the one asked for
-    constexpr int64_t most = W == 16 ? 4 : 3;  // heads in one pass over the keys: AVX-512 has the registers for 16 sums
     const int64_t padded = (dim + kLanes - 1) / kLanes * kLanes;
     const int64_t length = (dim + W - 1) / W * W;
-    const int64_t passes = (heads + most - 1) / most;
+    const int64_t passes = (heads + kMostHeads - 1) / kMostHeads;
     const int64_t fetches = (4 + passes - 1) / passes;  // in each pass: a burst would block loads
-    const bool whole = dim % W == 0 && dtype == stored;
     alignas(64) float tile[4 * kMaxDim];
     for (int64_t t = 0; t < n; t += 4) {
         const int64_t count = n - t < 4 ? n - t : 4;
@@ -264,47 +311,58 @@ void dots_in_tiles(const float* queries, int64_t heads, const char* keys, int64_
         for (int64_t i = 0; i < 4; ++i) {
             const char* key = keys + (t + (i < count ? i : 0)) * bytes;  // behind the last, repeat one and drop the result
             rows[i] = whole ? static_cast<const void*>(key) : tile + i * kMaxDim;
-            if (!whole) widen_row(key, stored, dim, tile + i * kMaxDim);
+            if (!whole) widen_row(key, dtype, dim, tile + i * kMaxDim);
         }
         int64_t fetched = 0;
-        for (int64_t h = 0; h < heads;) {
+        for (int64_t h = 0, pass = 0; pass < passes; ++pass) {
             for (const int64_t last = fetched + fetches; fetched < last && fetched < 4; ++fetched) {
-                prefetch(keys + (t + ahead + fetched) * bytes, dim * (stored == Dtype::f32 ? 4 : 2));
+                prefetch(keys + (t + ahead + fetched) * bytes, dim * (dtype == Dtype::f32 ? 4 : 2));
             }
-            const float* q = queries + h * padded;
-            float* to = scores + h * kBlock + t;
-            const int64_t left = heads - h;
-            if (left == 1) {
-                dots_of_four<1, dtype>(q, padded, rows, length, to, count);
-                h += 1;
-            } else if (most == 4 && left >= 4 && left != 5) {
-                dots_of_four<4, dtype>(q, padded, rows, length, to, count);
-                h += 4;
-            } else if (left == 2 || left == 4) {  // two and two: one head alone has too few sums to hide their latency
-                dots_of_four<2, dtype>(q, padded, rows, length, to, count);
-                h += 2;
-            } else {
-                dots_of_four<3, dtype>(q, padded, rows, length, to, count);
-                h += 3;
-            }
+            const auto some = [&](auto count_of_heads) {
+                dots_of_four<count_of_heads(), Product>(queries + h * padded, padded, rows, length, scale,
+                                                        scores + h * kBlock + t, count);
+                h += count_of_heads();
+            };
+            with_heads<kMostHeads>((heads - h + passes - pass - 1) / (passes - pass), some);  // shared out evenly
         }
     }
 }
 
-void dots(const float* queries, int64_t heads, const void* keys, Dtype dtype, int64_t stride, int64_t dim, int64_t n,
-          float* scores) {
+template <class Product>
+void dots_of_whole(const typename Product::Query* queries, int64_t heads, const char* keys, int64_t bytes, Dtype dtype,
+                   int64_t dim, float scale, int64_t n, float* scores) {
+    if (heads == 1) return dots_in_order<Product>(queries, keys, bytes, dim, scale, n, scores);
+    dots_in_tiles<Product>(queries, heads, keys, bytes, dtype, dim, true, scale, n, scores);
+}
+
+void dots(const float* queries, int64_t heads, const void* keys, Dtype dtype, int64_t stride, int64_t dim, float scale,
+          int64_t n, float* scores) {
     const auto* first = static_cast<const char*>(keys);
     const int64_t bytes = stride * (dtype == Dtype::f32 ? 4 : 2);
-    const auto in_order = dtype == Dtype::f32   ? dots_in_order<Dtype::f32>
-                          : dtype == Dtype::f16 ? dots_in_order<Dtype::f16>
-                                                : dots_in_order<Dtype::bf16>;
-    if (heads == 1 && dim % W == 0) return in_order(queries, first, bytes, dim, n, scores);
+#if defined(__AVX512BF16__)
+    if (dtype == Dtype::bf16 && dim % Paired::step == 0) {
+        constexpr int64_t most = 8;
+        alignas(64) uint16_t paired[most * kMaxDim];
+        for (int64_t h = 0; h < heads; h += most) {
+            const int64_t some = heads - h < most ? heads - h : most;
+            for (int64_t d = 0; d < some * dim; d += W) {  // exact: these floats were bfloat16
+                store(paired + d, _mm512_cvtneps_pbh((__m512)load<Floats>(queries + h * dim + d)));
+            }
+            dots_of_whole<Paired>(paired, some, first, bytes, dtype, dim, scale, n, scores + h * kBlock);
+        }
+        return;
+    }
+#endif
     // Up to two passes over the keys widen them on the way; more share the work of widening them into a tile.
-    const bool on_the_way = dim % W == 0 && heads <= (W == 16 ? 8 : 6);
-    const auto in_tiles = on_the_way && dtype == Dtype::f16    ? dots_in_tiles<Dtype::f16>
-                          : on_the_way && dtype == Dtype::bf16 ? dots_in_tiles<Dtype::bf16>
-                                                               : dots_in_tiles<Dtype::f32>;
-    in_tiles(queries, heads, first, bytes, dtype, dim, n, scores);
+    const bool whole = dim % W == 0 && (dtype == Dtype::f32 || heads <= 2 * kMostHeads);
+    if (!whole) {
+        dots_in_tiles<Widened<Dtype::f32>>(queries, heads, first, bytes, dtype, dim, false, scale, n, scores);
+    } else {
+        const auto of_whole = dtype == Dtype::f32   ? dots_of_whole<Widened<Dtype::f32>>
+                              : dtype == Dtype::f16 ? dots_of_whole<Widened<Dtype::f16>>
+                                                    : dots_of_whole<Widened<Dtype::bf16>>;
+        of_whole(queries, heads, first, bytes, dtype, dim, scale, n, scores);
+    }
 }
 
 // Loops over scores go in whole vectors, so their arrays have room up to the next multiple of kLanes.
@@ -322,10 +380,7 @@ float shape(float* scores, int64_t n, float softcap, const float* bias) {
     }
     for (int64_t i = n; i % W != 0; ++i) scores[i] = minus_infinity();  // behind the end: no weight
     Floats largest = none;
-    for (int64_t i = 0; i < n; i += W) {
-        const Floats s = load<Floats>(scores + i);
-        largest = select(s > largest, s, largest);
-    }
+    for (int64_t i = 0; i < n; i += W) largest = larger(load<Floats>(scores + i), largest);
     return maximum(largest);
 }
 
@@ -352,7 +407,7 @@ RowFigures figures(const float* values, int64_t n) {
         const Ints counts = a > splat(1e-37f);  // where a ln a is not 0, to the last bit of any sum
         mass += a;
         weighted_log += select(counts, a * logarithm(select(counts, a, splat(1.0f))), a * 0.0f);
-        peak = select(a > peak, a, peak);
+        peak = larger(a, peak);
     }
     return {sum(mass), sum(weighted_log), maximum(peak)};
 }

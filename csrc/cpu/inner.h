@@ -16,10 +16,10 @@ struct RowFigures {  // of values a >= 0
 };
 
 struct InnerLoops {
-    // scores[h * kBlock + t] = q_h · k_t, h < heads, t < n <= kBlock. Asks for keys behind the n-th in advance.
-    // queries: [heads, padded dim] float, zeros behind dim. keys: row t at keys + t * stride elements.
+    // scores[h * kBlock + t] = scale * q_h · k_t, h < heads, t < n <= kBlock. Asks for keys behind the n-th in advance.
+    // queries: [heads, padded dim], of `dtype` too but widened, zeros behind dim. keys: row t at keys + t * stride elements.
     void (*dots)(const float* queries, int64_t heads, const void* keys, Dtype dtype, int64_t stride, int64_t dim,
-                 int64_t n, float* scores);
+                 float scale, int64_t n, float* scores);
 
     // In place: softcap * tanh(score / softcap) + bias, -infinity where bias is. bias may be nullptr.
     // Returns the largest, and fills what remains of the last vector with -infinity.
@@ -38,13 +38,13 @@ struct InnerLoops {
 extern const InnerLoops kPortable;
 #if defined(__x86_64__) && !defined(VEA_PORTABLE_ONLY)
 #define VEA_X86
-extern const InnerLoops kAvx2, kAvx512;
+extern const InnerLoops kAvx2, kAvx512, kAvx512Bf16;
 #endif
 
 struct PixelLoops;
 
 struct CpuPath {
-    const char* name;  // avx512, avx2 or portable
+    const char* name;  // avx512_bf16, avx512, avx2 or portable
     const InnerLoops* loops;
     const PixelLoops* pixels;
 };
