@@ -24,10 +24,12 @@ struct BlockSum {
     float factor = 0;  // once all blocks are joined: probability = exp(score - largest) * factor
 };
 
+constexpr int64_t kUnseen = -1, kNone = -2;  // keys that the query may not see; no keys
+
 struct Run {  // of image tokens whose keys follow each other within a block
     int64_t token, length;  // the first one's place in its chunk
     int64_t place;  // of the first one's exponential behind those of block 0, for the group's first head
-    int64_t block;  // -1: keys that the query may not see
+    int64_t block;  // or kUnseen, kNone
 };
 
 struct Figures {  // of the mean row over some of the image tokens
@@ -74,13 +76,12 @@ public:
         masses_.resize(rows);
         if (p.stats) figures_.resize(p.batch * chunks_);
         shown_.resize(p.batch * blocks_);
-        tokens_.resize(p.batch * p.tokens);
         runs_.resize(p.batch * chunks_);
     }
 
     void run() {
         const int readers = p.batch * p.heads * p.tokens < kThreadsFrom ? 1 : threads_;
-        parallel_for(readers, p.batch, [this](int64_t b) { widen_queries(b), find_tokens(b); });
+        parallel_for(readers, p.batch, [this](int64_t b) { widen_queries(b), find_runs(b); });
         if (by_group_) {
             parallel_for(threads_, groups_, [this](int64_t g) {
                 thread_local Memory memory;
@@ -121,25 +122,30 @@ private:
         }
     }
 
-    // The image tokens and, by chunks of kBlock, their runs. Mostly they lie in one piece, and copying beats looking up.
-    void find_tokens(int64_t b) {
+    // The image tokens as runs, by chunks of kBlock. Mostly they lie in one piece, and copying beats looking up.
+    void find_runs(int64_t b) {
         const Array& index = p.image_index;
-        const int64_t keys = ranges_[b].end - ranges_[b].begin;
-        int64_t next = -1;  // the key that would continue the last run
-        for (int64_t j = 0; j < p.tokens; ++j) {
-            const int64_t t = load_index(index.data, index.dtype, b * index.stride[0] + j * index.stride[1]);
-            tokens_[b * p.tokens + j] = t;
-            const int64_t place = t - ranges_[b].begin;
-            const bool visible = place >= 0 && place < keys;
-            std::vector<Run>& runs = runs_[b * chunks_ + j / kBlock];
-            if (!runs.empty() && (visible ? place == next : runs.back().block < 0)) {
-                ++runs.back().length;
-            } else {
-                const int64_t block = visible ? place / kBlock : -1;
-                runs.push_back({j % kBlock, 1, visible ? block * group_ * kBlock + place % kBlock : 0, block});
-                if (visible) shown_[b * blocks_ + block] = true;
+        const auto [begin, end] = ranges_[b];
+        const auto kind = [begin = begin, end = end](int64_t t) { return t < 0 ? kNone : t < begin || t >= end ? kUnseen : 0; };
+        for (int64_t chunk = 0; chunk < chunks_; ++chunk) {
+            std::vector<Run>& runs = runs_[b * chunks_ + chunk];
+            const int64_t first = chunk * kBlock, n = std::min(kBlock, p.tokens - first);
+            const auto token = [&](int64_t j) {
+                return load_index(index.data, index.dtype, b * index.stride[0] + (first + j) * index.stride[1]);
+            };
+            for (int64_t j = 0; j < n;) {
+                const int64_t from = j, t = token(j++);
+                if (kind(t) == 0) {
+                    const int64_t block = (t - begin) / kBlock, place = (t - begin) % kBlock;
+                    const int64_t stop = std::min(end, t - place + kBlock);
+                    for (int64_t next = t + 1; j < n && next < stop && token(j) == next; ++next) ++j;
+                    runs.push_back({from, j - from, block * group_ * kBlock + place, block});
+                    shown_[b * blocks_ + block] = true;
+                } else {
+                    while (j < n && kind(token(j)) == kind(t)) ++j;
+                    runs.push_back({from, j - from, 0, kind(t)});
+                }
             }
-            next = visible && (place + 1) % kBlock != 0 ? place + 1 : -1;
         }
     }
 
@@ -187,9 +193,12 @@ private:
             float largest = sink;
             for (int64_t k = 0; k < blocks_; ++k) largest = std::max(blocks[k].largest, largest);
             double visible = 0;
-            for (int64_t k = 0; k < blocks_; ++k) visible += blocks[k].total * std::exp(blocks[k].largest - largest);
+            for (int64_t k = 0; k < blocks_; ++k) {
+                blocks[k].factor = std::exp(blocks[k].largest - largest);
+                visible += double(blocks[k].total) * blocks[k].factor;
+            }
             const double total = visible + (p.sinks ? std::exp(sink - largest) : 0);
-            for (int64_t k = 0; k < blocks_; ++k) blocks[k].factor = float(std::exp(blocks[k].largest - largest) / total);
+            for (int64_t k = 0; k < blocks_; ++k) blocks[k].factor = float(blocks[k].factor / total);
             masses_[i] = float(visible / total);
         }
     }
@@ -210,7 +219,7 @@ private:
             const bool shows = p.per_head || h + 1 == first + group_;
             for (const Run& run : runs) {
                 if (run.block < 0) {
-                    for (int64_t j = 0; shows && j < run.length; ++j) to[run.token + j] = unseen;
+                    if (shows && run.block == kUnseen) std::fill_n(to + run.token, run.length, unseen);
                 } else if (run.length < 16) {
                     for (int64_t j = 0; j < run.length; ++j) {
                         to[run.token + j] += row[run.place + j] * blocks[run.block].factor;
@@ -235,11 +244,8 @@ private:
         }
         if (!p.per_head) write(b, 0, chunk, total, p.weight / float(p.heads));
         if (!p.stats) return;
-        const int64_t n = std::min(kBlock, p.tokens - chunk * kBlock);
-        const int64_t* tokens = tokens_.data() + b * p.tokens + chunk * kBlock;
-        alignas(64) float mean[kBlock] = {};
-        for (int64_t j = 0; j < n; ++j) mean[j] = tokens[j] < 0 ? 0.0f : total[j] / float(p.heads);
-        const RowFigures found = loops_.figures(mean, n);
+        for (int64_t j = 0; j < kBlock; ++j) total[j] /= float(p.heads);
+        const RowFigures found = loops_.figures(total, kBlock);
         figures_[b * chunks_ + chunk] = {found.mass, found.weighted_log, found.peak};
     }
 
@@ -263,12 +269,8 @@ private:
 
     void write(int64_t b, int64_t h, int64_t chunk, const float* probability, float factor) const {
         const int64_t begin = chunk * kBlock, n = std::min(kBlock, p.tokens - begin);
-        const int64_t* tokens = tokens_.data() + b * p.tokens + begin;
         float* row = p.out + b * p.out_stride[0] + h * p.out_stride[1] + begin;
-        for (int64_t j = 0; j < n; ++j) {
-            const float value = tokens[j] < 0 ? 0.0f : probability[j] * factor;
-            row[j] = p.accumulate ? row[j] + value : value;
-        }
+        for (int64_t j = 0; j < n; ++j) row[j] = probability[j] * factor + (p.accumulate ? row[j] : 0.0f);
     }
 
     void choose(int64_t b) const {
@@ -276,7 +278,11 @@ private:
         const int64_t rows = p.per_head ? p.heads : 1;
         for (int64_t j = 0; j < p.tokens; ++j) {
             for (int64_t h = 0; h < rows; ++h) row[j] += p.out[b * p.out_stride[0] + h * p.out_stride[1] + j];
-            if (tokens_[b * p.tokens + j] < 0) row[j] = quiet_nan();
+        }
+        for (int64_t chunk = 0; chunk < chunks_; ++chunk) {
+            for (const Run& run : runs_[b * chunks_ + chunk]) {
+                if (run.block == kNone) std::fill_n(row.data() + chunk * kBlock + run.token, run.length, quiet_nan());
+            }
         }
         choose_topk(row.data(), p.tokens, p.top_k, p.chosen + b * p.tokens);
     }
@@ -292,7 +298,6 @@ private:
     int64_t chunks_;      // of kBlock image tokens per sample
     std::vector<KeyRange> ranges_;
     std::vector<BlockSum> sums_;   // [B, Hq, blocks_]
-    std::vector<int64_t> tokens_;  // [B, M] their keys, -1 for none
     std::vector<std::vector<Run>> runs_;  // [B, chunks_]
     std::vector<char> shown_;      // [B, blocks_] whether an image token lies in the block
     std::vector<float> masses_;    // [B, Hq] sum of all probabilities: 1 but for sinks; NaN spoils the row
