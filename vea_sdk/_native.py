@@ -67,7 +67,8 @@ def build_info() -> dict[str, Any]:
 
     Returns:
         ``native``, ``cuda`` (bool: usable here), ``cuda_archs`` (built for), ``compiler``, ``cpu_path`` (avx512_bf16,
-        avx512, avx2 or portable; None without the extension), ``torch``, and ``reasons`` (a list, empty when all is in use).
+        avx512, avx2 or portable; None without the extension), ``torch``, and ``reasons`` (a list, empty when all is in
+        use).
     """
     native, reason = _load()
     reasons = [reason or cuda_problem()]
