@@ -1,7 +1,10 @@
 """What a monitor costs the requests of a model on the CPU: generate() under it at several rates, against none.
 
     python benchmarks/monitor.py --json
-    python benchmarks/monitor.py --json --soak   # and 10,000 requests from 8 threads
+    python benchmarks/monitor.py --json --soak                # and 10,000 requests from 8 threads
+    python benchmarks/monitor.py --json --seconds 60          # a first look
+
+One run differs from the next by some 5 %, and the limits are finer: it takes hundreds of rounds, 25 minutes, to see them.
 
 The model of benchmarks/overhead.py: a decoder of 8 layers, 16 query heads, 4 key heads and head dimension 64 inside
 LLaVA, random weights, float32; three layers are watched, in a copy of the model that shares its weights. At rate 0.01
@@ -48,10 +51,10 @@ class Keeping(Counting):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=2048)
+    parser.add_argument("--tokens", type=int, default=1024)
     parser.add_argument("--new-tokens", type=int, default=33)
-    parser.add_argument("--rounds", type=int, default=40, help="of generate() in turns, at most")
-    parser.add_argument("--seconds", type=float, default=300, help="for these rounds")
+    parser.add_argument("--rounds", type=int, default=400, help="of generate() in turns, at most")
+    parser.add_argument("--seconds", type=float, default=1500, help="for these rounds")
     parser.add_argument("--soak", action="store_true", help="also many requests from many threads")
     parser.add_argument("--requests", type=int, default=10_000, help="of the soak")
     reports.add_arguments(parser)
