@@ -116,8 +116,13 @@ private:
         for (int64_t h = 0; h < p.heads; ++h) {
             float* to = queries_ + (b * p.heads + h) * padded_;
             const int64_t from = b * stride[0] + h * stride[1] + row * stride[2];
-            for (int64_t d = 0; d < padded_; ++d) {
-                to[d] = d < p.dim ? load_float(p.query.data, p.query.dtype, from + d * stride[3]) : 0.0f;
+            if (stride[3] == 1) {
+                const auto* first = static_cast<const char*>(p.query.data) + from * (p.query.dtype == Dtype::f32 ? 4 : 2);
+                loops_.widen(first, p.query.dtype, p.dim, to);
+            } else {
+                for (int64_t d = 0; d < padded_; ++d) {
+                    to[d] = d < p.dim ? load_float(p.query.data, p.query.dtype, from + d * stride[3]) : 0.0f;
+                }
             }
         }
     }
@@ -203,13 +208,18 @@ private:
         }
     }
 
+    // Of the rows of a chunk: its image tokens and zeros behind them, in whole vectors.
+    int64_t width(int64_t chunk) const { return std::min(kBlock, round_up(p.tokens - chunk * kBlock, kLanes)); }
+
     // The sum over the group's heads (and each head) at the image tokens of one chunk.
     void look_up(int64_t g, int64_t chunk, const float* exponentials) {
         const int64_t b = g / p.kv_heads, first = g % p.kv_heads * group_;
         const std::vector<Run>& runs = runs_[b * chunks_ + chunk];
-        alignas(64) float probability[kBlock] = {};
+        const int64_t n = width(chunk);
+        alignas(64) float probability[kBlock];
         float* total = sums_of_group_ + (g * chunks_ + chunk) * kBlock;
-        std::fill(total, total + kBlock, 0.0f);
+        std::fill_n(total, n, 0.0f);
+        std::fill_n(probability, n, 0.0f);
         float* to = p.per_head ? probability : total;
         float unseen = 0;  // of a token that no head may see: NaN in a spoilt row
         for (int64_t h = first; h < first + group_; ++h) {
@@ -230,22 +240,23 @@ private:
             }
             if (p.per_head) {
                 write(b, h, chunk, probability, p.weight);
-                for (int64_t j = 0; j < kBlock; ++j) total[j] += probability[j];
-                std::fill(probability, probability + kBlock, 0.0f);
+                for (int64_t j = 0; j < n; ++j) total[j] += probability[j];
+                std::fill_n(probability, n, 0.0f);
             }
         }
     }
 
     // The mean over all heads at the image tokens of one chunk, and its figures.
     void add_groups(int64_t b, int64_t chunk) {
+        const int64_t n = width(chunk);
         float* total = sums_of_group_ + (b * p.kv_heads * chunks_ + chunk) * kBlock;
         for (int64_t group = 1; group < p.kv_heads; ++group) {
-            loops_.add_scaled(total + group * chunks_ * kBlock, kBlock, 1, total);
+            loops_.add_scaled(total + group * chunks_ * kBlock, n, 1, total);
         }
         if (!p.per_head) write(b, 0, chunk, total, p.weight / float(p.heads));
         if (!p.stats) return;
-        for (int64_t j = 0; j < kBlock; ++j) total[j] /= float(p.heads);
-        const RowFigures found = loops_.figures(total, kBlock);
+        for (int64_t j = 0; j < n; ++j) total[j] /= float(p.heads);
+        const RowFigures found = loops_.figures(total, n);
         figures_[b * chunks_ + chunk] = {found.mass, found.weighted_log, found.peak};
     }
 

@@ -133,7 +133,7 @@ inline Floats widen_f16(const uint16_t* from) {
 #endif
 }
 
-// One row as floats in `tile`, padded with zeros to a multiple of W.
+// One row as floats in `tile`, padded with zeros to a multiple of W at least.
 inline void widen_row(const void* row, Dtype dtype, int64_t dim, float* tile) {
     int64_t d = 0;
     if (dtype == Dtype::f32) {
@@ -365,6 +365,11 @@ void dots(const float* queries, int64_t heads, const void* keys, Dtype dtype, in
     }
 }
 
+void widen(const void* row, Dtype dtype, int64_t dim, float* to) {
+    widen_row(row, dtype, dim, to);
+    for (int64_t d = (dim + W - 1) / W * W; d % kLanes != 0; d += W) store(to + d, Floats{});
+}
+
 // Loops over scores go in whole vectors, so their arrays have room up to the next multiple of kLanes.
 
 float shape(float* scores, int64_t n, float softcap, const float* bias) {
@@ -414,6 +419,6 @@ RowFigures figures(const float* values, int64_t n) {
 
 }  // namespace
 
-const InnerLoops VEA_TABLE = {dots, shape, exponentials, add_scaled, figures};
+const InnerLoops VEA_TABLE = {widen, dots, shape, exponentials, add_scaled, figures};
 
 }  // namespace vea

@@ -16,6 +16,9 @@ struct RowFigures {  // of values a >= 0
 };
 
 struct InnerLoops {
+    // A row of `dim` elements that lie together as floats, with zeros up to a multiple of kLanes.
+    void (*widen)(const void* row, Dtype dtype, int64_t dim, float* to);
+
     // scores[h * kBlock + t] = scale * q_h · k_t, h < heads, t < n <= kBlock. Asks for keys behind the n-th in advance.
     // queries: [heads, padded dim], of `dtype` too but widened, zeros behind dim. keys: row t at keys + t * stride elements.
     void (*dots)(const float* queries, int64_t heads, const void* keys, Dtype dtype, int64_t stride, int64_t dim,
