@@ -4,7 +4,7 @@
     python benchmarks/monitor.py --json --soak                # and 10,000 requests from 8 threads
     python benchmarks/monitor.py --json --seconds 60          # a first look
 
-One run differs from the next by some 5 %, and the limits are finer: it takes hundreds of rounds, 25 minutes, to see them.
+One run differs from the next by some 5 %, and the limits are finer: to see them takes hundreds of rounds, 25 minutes.
 
 The model of benchmarks/overhead.py: a decoder of 8 layers, 16 query heads, 4 key heads and head dimension 64 inside
 LLaVA, random weights, float32; three layers are watched, in a copy of the model that shares its weights. At rate 0.01
