@@ -304,7 +304,7 @@ def test_close_while_requests_are_answered(family: TinyFamily, sink: Kept) -> No
                 with watch(family, sink, max_inflight=3) as handle:
                     stop.wait(0.15)
                 counted = handle.counters
-                assert counted.samples == counted.records + counted.drops
+                assert counted.samples == counted.records + counted.drops + counted.lost  # one that begins as the monitor closes
         finally:
             stop.set()
 
