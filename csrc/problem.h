@@ -14,6 +14,8 @@ namespace vea {
 
 enum class Dtype : int32_t { f32, f16, bf16, i32, i64, boolean };
 
+VEA_HD constexpr int64_t bytes_of_float(Dtype dtype) { return dtype == Dtype::f32 ? 4 : 2; }
+
 // A tensor of at most four dimensions. A dimension that is shared (size 1 where more is needed) has stride 0.
 struct Array {
     const void* data = nullptr;  // nullptr: not given

@@ -117,7 +117,7 @@ private:
             float* to = queries_ + (b * p.heads + h) * padded_;
             const int64_t from = b * stride[0] + h * stride[1] + row * stride[2];
             if (stride[3] == 1) {
-                const auto* first = static_cast<const char*>(p.query.data) + from * (p.query.dtype == Dtype::f32 ? 4 : 2);
+                const auto* first = static_cast<const char*>(p.query.data) + from * bytes_of_float(p.query.dtype);
                 loops_.widen(first, p.query.dtype, p.dim, to);
             } else {
                 for (int64_t d = 0; d < padded_; ++d) {
@@ -170,7 +170,7 @@ private:
         float* rows = scratch(memory, group_ * kBlock);  // near, as the scores come in columns of a few keys
         const int64_t* stride = p.key.stride;
         const int64_t offset = b * stride[0] + group * stride[1] + begin * stride[2];
-        const auto* keys = static_cast<const char*>(p.key.data) + offset * (p.key.dtype == Dtype::f32 ? 4 : 2);
+        const auto* keys = static_cast<const char*>(p.key.data) + offset * bytes_of_float(p.key.dtype);
         loops_.dots(queries_ + (b * p.heads + first) * padded_, group_, keys, p.key.dtype, stride[2], p.dim, p.scale, n,
                     rows);
 

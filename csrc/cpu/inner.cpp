@@ -111,7 +111,7 @@ inline Floats tangent(Floats x) {
     return select(magnitude < splat(0.625f), near, signed_far);
 }
 
-inline Floats widen_bf16(const uint16_t* from) {
+inline Floats widen_bf16(const void* from) {
 #if defined(__AVX512F__)
     return (Floats)((Words)_mm512_cvtepu16_epi32(load<__m256i>(from)) << 16);  // the compiler's own takes twice as many steps
 #elif defined(__AVX2__)
@@ -121,14 +121,14 @@ inline Floats widen_bf16(const uint16_t* from) {
 #endif
 }
 
-inline Floats widen_f16(const uint16_t* from) {
+inline Floats widen_f16(const void* from) {
 #if defined(__AVX512F__)
     return (Floats)_mm512_cvtph_ps(load<__m256i>(from));
 #elif defined(__F16C__)
     return (Floats)_mm256_cvtph_ps(load<__m128i>(from));
 #else
     float lanes[W];
-    for (int i = 0; i < W; ++i) lanes[i] = f16_to_float(from[i]);
+    for (int i = 0; i < W; ++i) lanes[i] = f16_to_float(static_cast<const uint16_t*>(from)[i]);
     return load<Floats>(lanes);
 #endif
 }
@@ -144,8 +144,18 @@ inline void widen_row(const void* row, Dtype dtype, int64_t dim, float* tile) {
         for (; d + W <= dim; d += W) store(tile + d, widen_bf16(static_cast<const uint16_t*>(row) + d));
     }
     if (d == dim) return;
+#if defined(__AVX512F__)
+    const __mmask16 there = (1 << (dim - d)) - 1;
+    if (dtype == Dtype::f32) {
+        store(tile + d, _mm512_maskz_loadu_ps(there, static_cast<const float*>(row) + d));
+    } else {
+        const __m256i halves = _mm256_maskz_loadu_epi16(there, static_cast<const uint16_t*>(row) + d);
+        store(tile + d, dtype == Dtype::f16 ? widen_f16(&halves) : widen_bf16(&halves));
+    }
+#else
     store(tile + d, Floats{});
     for (; d < dim; ++d) tile[d] = load_float(row, dtype, d);
+#endif
 }
 
 // The lanes in one, `join` by `join` of what is left of the vector and its other half.
@@ -180,9 +190,17 @@ inline Eight fold(V v) {
     }
 }
 
+// The same of lanes in memory, where it takes no shuffles.
+inline Eight fold(const float* lanes) {
+    if constexpr (W == 16) {
+        return load<Eight>(lanes) + load<Eight>(lanes + 8);
+    } else {
+        return load<Eight>(lanes);
+    }
+}
+
 // The lane sums of four vectors, as the four lanes of one. The shuffles stay within 128 bits, where they are cheap.
-inline Four sums(Floats v0, Floats v1, Floats v2, Floats v3) {
-    const Eight a = fold(v0), b = fold(v1), c = fold(v2), d = fold(v3);
+inline Four sums(Eight a, Eight b, Eight c, Eight d) {
     const Eight ab = __builtin_shufflevector(a, b, 0, 8, 1, 9, 4, 12, 5, 13) +
                      __builtin_shufflevector(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
     const Eight cd = __builtin_shufflevector(c, d, 0, 8, 1, 9, 4, 12, 5, 13) +
@@ -197,12 +215,15 @@ template <Dtype dtype>
 struct Widened {
     using Query = float;
     using Vector = Floats;
-    static constexpr int64_t step = W;
+    static constexpr int64_t step = W, size = bytes_of_float(dtype);
+    static constexpr int most_heads = W == 16 ? 7 : 3;  // in a pass: so many sums have room in registers
+    static Vector query(const float* row) { return load<Floats>(row); }
     static Vector key(const void* row, int64_t d) {
         if constexpr (dtype == Dtype::f32) return load<Floats>(static_cast<const float*>(row) + d);
         if constexpr (dtype == Dtype::f16) return widen_f16(static_cast<const uint16_t*>(row) + d);
         if constexpr (dtype == Dtype::bf16) return widen_bf16(static_cast<const uint16_t*>(row) + d);
     }
+    static Floats product(Vector query, Vector key) { return query * key; }
     static Floats add(Floats sum, Vector query, Vector key) { return sum + query * key; }
 };
 
@@ -211,51 +232,79 @@ struct Widened {
 struct Paired {
     using Query = uint16_t;
     using Vector = __m512bh;
-    static constexpr int64_t step = 2 * W;
+    static constexpr int64_t step = 2 * W, size = 2;
+    static constexpr int most_heads = 4;  // there are so few steps that more would not be added up beside them
+    static Vector query(const float* row) {  // exact: these floats were bfloat16
+        return _mm512_cvtne2ps_pbh((__m512)load<Floats>(row + W), (__m512)load<Floats>(row));
+    }
     static Vector key(const void* row, int64_t d) { return load<Vector>(static_cast<const uint16_t*>(row) + d); }
+    static Floats product(Vector query, Vector key) { return add(Floats{}, query, key); }
     static Floats add(Floats sum, Vector query, Vector key) { return (Floats)_mm512_dpbf16_ps((__m512)sum, query, key); }
 };
 #endif
 
-constexpr int kMostHeads = W == 16 ? 7 : 3;  // whose products with four keys have room in the registers of AVX-512, of AVX2
+constexpr int64_t kAhead = 24;  // keys between the one in use and the one asked for from memory
 
-// Four keys against H heads. What is used again stays in registers: the sums (hence the unrolled loops), and of queries and
-// keys those that are fewer.
+// H heads against several keys at a time. The products run through all arithmetic units, so all else goes beside them: what
+// the lanes of these sums hold is added up while the next keys are multiplied, and keys are asked for line by line, into the
+// second-level cache, as the first takes too few requests at once for it. packed: for each step, H vectors of queries.
 template <int H, class Product>
-inline void dots_of_four(const typename Product::Query* queries, int64_t padded, const void* const keys[4], int64_t length,
-                         float scale, float* scores, int64_t n) {
+void dots_of_heads(const typename Product::Query* packed, const char* keys, int64_t bytes, int64_t ahead, int64_t length,
+                   float scale, int64_t n, float* scores) {
     using Vector = typename Product::Vector;
-    Floats partial[H][4];
-#pragma GCC unroll 8
-    for (int h = 0; h < H; ++h) {
+    constexpr int T = W == 16 ? (H <= 5 ? 4 : 3) : (H <= 2 ? 4 : 3);  // keys at a time
+    alignas(64) float lanes[H][T][W];
+    const auto sums_of = [&](int64_t h) {
+        const auto& of = lanes[h];
+        return scale * sums(fold(of[0]), fold(of[1]), fold(of[2]), fold(of[T - 1]));
+    };
+    for (int64_t t = 0; t < n; t += T) {
+        const char* key[T];
+        Floats partial[H][T];
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) partial[h][i] = Floats{};
+        for (int i = 0; i < T; ++i) key[i] = keys + (t + i < n ? t + i : t) * bytes;  // behind the last, repeat one
+        const auto multiply = [&](int64_t d, auto first) __attribute__((always_inline)) {
+            Vector k[T];
+#pragma GCC unroll 4
+            for (int i = 0; i < T; ++i) {
+                k[i] = Product::key(key[i], d);
+                if (d * Product::size % 64 == 0) __builtin_prefetch(key[i] + ahead + d * Product::size, 0, 2);
+            }
+#pragma GCC unroll 8
+            for (int h = 0; h < H; ++h) {
+                Vector q = load<Vector>(packed + d * H + h * Product::step);
+#if defined(__AVX512F__)
+                asm("" : "+v"(q));  // loaded once: as operands in memory, T loads would take longer than T products
+#elif defined(__AVX2__)
+                asm("" : "+x"(q));
+#endif
+#pragma GCC unroll 4
+                for (int i = 0; i < T; ++i) {
+                    partial[h][i] = first ? Product::product(q, k[i]) : Product::add(partial[h][i], q, k[i]);
+                }
+            }
+        };
+        multiply(0, std::true_type{});
+        int64_t added = t == 0 ? H : 0;  // heads whose lanes of the keys before are in one
+        const auto add_one = [&] {
+            store(scores + added * kBlock + t - T, sums_of(added));
+            ++added;
+        };
+        for (int64_t d = Product::step; d < length; d += Product::step) {
+            multiply(d, std::false_type{});
+            if (added < H) add_one();
+        }
+        while (added < H) add_one();
+#pragma GCC unroll 8
+        for (int h = 0; h < H; ++h) {
+#pragma GCC unroll 4
+            for (int i = 0; i < T; ++i) store(lanes[h][i], partial[h][i]);
+        }
     }
-    for (int64_t d = 0; d < length; d += Product::step) {
-        Vector q[H], k[4];
-#pragma GCC unroll 8
-        for (int h = 0; h < H && H < 4; ++h) q[h] = load<Vector>(queries + h * padded + d);
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) {
-            k[i] = Product::key(keys[i], d);
-#pragma GCC unroll 8
-            for (int h = 0; h < H && H < 4; ++h) partial[h][i] = Product::add(partial[h][i], q[h], k[i]);
-        }
-#pragma GCC unroll 8
-        for (int h = 0; h < H && H >= 4; ++h) {
-            q[h] = load<Vector>(queries + h * padded + d);
-#pragma GCC unroll 4
-            for (int i = 0; i < 4; ++i) partial[h][i] = Product::add(partial[h][i], q[h], k[i]);
-        }
-    }
-#pragma GCC unroll 8
-    for (int h = 0; h < H; ++h) {
-        const Four result = scale * sums(partial[h][0], partial[h][1], partial[h][2], partial[h][3]);
-        if (n == 4) {
-            store(scores + h * kBlock, result);
-        } else {
-            for (int64_t i = 0; i < n; ++i) scores[h * kBlock + i] = result[i];
-        }
+    const int64_t last = (n - 1) / T * T;
+    for (int64_t h = 0; h < H; ++h) {
+        const Four result = sums_of(h);
+        for (int64_t i = last; i < n; ++i) scores[h * kBlock + i] = result[i - last];
     }
 }
 
@@ -274,16 +323,9 @@ void dots_in_order(const typename Product::Query* query, const char* keys, int64
                 partial[i] = Product::add(partial[i], load<typename Product::Vector>(query + d), Product::key(key, d));
             }
         }
-        const Four result = scale * sums(partial[0], partial[1], partial[2], partial[3]);
+        const Four result = scale * sums(fold(partial[0]), fold(partial[1]), fold(partial[2]), fold(partial[3]));
         for (int64_t i = 0; i < 4 && t + i < n; ++i) scores[t + i] = result[i];
     }
-}
-
-// Asks for a row of keys before it is needed: with one request at a time, memory would wait for the arithmetic. Into the
-// second-level cache, as the first takes too few requests at once for it.
-inline void prefetch(const char* row, int64_t bytes) {
-#pragma GCC unroll 4
-    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + i, 0, 2);
 }
 
 // Calls `body` with n, 1 <= n <= most, as a constant.
@@ -295,74 +337,72 @@ inline void with_heads(int64_t n, const Body& body) {
     body(std::integral_constant<int, most>{});
 }
 
-// Several heads, or keys that do not consist of whole vectors: these are widened into a tile first (`whole` is false).
+// In as many passes over the keys as the heads take: they lie in the second-level cache at least, which keeps up. Keys that
+// do not consist of whole vectors are widened into a tile first (`whole` is false).
 template <class Product>
-void dots_in_tiles(const typename Product::Query* queries, int64_t heads, const char* keys, int64_t bytes, Dtype dtype,
-                   int64_t dim, bool whole, float scale, int64_t n, float* scores) {
-    constexpr int64_t ahead = 24;  // keys between the one in use and the one asked for
-    const int64_t padded = (dim + kLanes - 1) / kLanes * kLanes;
-    const int64_t length = (dim + W - 1) / W * W;
-    const int64_t passes = (heads + kMostHeads - 1) / kMostHeads;
-    const int64_t fetches = (4 + passes - 1) / passes;  // in each pass: a burst would block loads
-    alignas(64) float tile[4 * kMaxDim];
-    for (int64_t t = 0; t < n; t += 4) {
-        const int64_t count = n - t < 4 ? n - t : 4;
-        const void* rows[4];
-        for (int64_t i = 0; i < 4; ++i) {
-            const char* key = keys + (t + (i < count ? i : 0)) * bytes;  // behind the last, repeat one and drop the result
-            rows[i] = whole ? static_cast<const void*>(key) : tile + i * kMaxDim;
-            if (!whole) widen_row(key, dtype, dim, tile + i * kMaxDim);
-        }
-        int64_t fetched = 0;
-        for (int64_t h = 0, pass = 0; pass < passes; ++pass) {
-            for (const int64_t last = fetched + fetches; fetched < last && fetched < 4; ++fetched) {
-                prefetch(keys + (t + ahead + fetched) * bytes, dim * (dtype == Dtype::f32 ? 4 : 2));
+void dots_of_all(const float* queries, int64_t heads, const char* keys, int64_t bytes, Dtype dtype, int64_t dim,
+                    bool whole, float scale, int64_t n, float* scores) {
+    constexpr int64_t tile_keys = 24;
+    const int64_t padded = (dim + kLanes - 1) / kLanes * kLanes, length = (dim + W - 1) / W * W;
+    alignas(64) typename Product::Query packed[Product::most_heads * kMaxDim];
+    alignas(64) float tile[tile_keys * kMaxDim];
+    int64_t from = 0;  // the first head of the pass
+    const auto pass = [&](auto count) {
+        constexpr int H = count();
+        for (int64_t d = 0; d < length; d += Product::step) {
+            for (int64_t h = 0; h < H; ++h) {
+                store(packed + d * H + h * Product::step, Product::query(queries + (from + h) * padded + d));
             }
-            const auto some = [&](auto count_of_heads) {
-                dots_of_four<count_of_heads(), Product>(queries + h * padded, padded, rows, length, scale,
-                                                        scores + h * kBlock + t, count);
-                h += count_of_heads();
-            };
-            with_heads<kMostHeads>((heads - h + passes - pass - 1) / (passes - pass), some);  // shared out evenly
         }
+        float* to = scores + from * kBlock;
+        if (whole && heads == 1) {
+            dots_in_order<Product>(packed, keys, bytes, dim, scale, n, to);
+        } else if (whole) {
+            dots_of_heads<H, Product>(packed, keys, bytes, kAhead * bytes, length, scale, n, to);
+        } else {
+            for (int64_t t = 0; t < n; t += tile_keys) {
+                const int64_t some = n - t < tile_keys ? n - t : tile_keys;
+                for (int64_t i = 0; i < some; ++i) {
+                    const char* key = keys + (t + i) * bytes;
+                    for (int64_t b = 0; b < dim * bytes_of_float(dtype); b += 64) {
+                        __builtin_prefetch(key + kAhead * bytes + b, 0, 2);
+                    }
+                    widen_row(key, dtype, dim, tile + i * length);
+                }
+                const auto* first = reinterpret_cast<const char*>(tile);
+                dots_of_heads<H, Product>(packed, first, length * 4, 0, length, scale, some, to + t);
+            }
+        }
+        from += H;
+    };
+    for (int64_t left = (heads + Product::most_heads - 1) / Product::most_heads; left > 0; --left) {
+        with_heads<Product::most_heads>((heads - from + left - 1) / left, pass);  // shared out evenly
     }
 }
 
-template <class Product>
-void dots_of_whole(const typename Product::Query* queries, int64_t heads, const char* keys, int64_t bytes, Dtype dtype,
-                   int64_t dim, float scale, int64_t n, float* scores) {
-    if (heads == 1) return dots_in_order<Product>(queries, keys, bytes, dim, scale, n, scores);
-    dots_in_tiles<Product>(queries, heads, keys, bytes, dtype, dim, true, scale, n, scores);
+// Touches the pages of the keys behind the n-th. Where one is met unprepared, its address is looked up while all else waits;
+// of these look-ups, several at a time take hardly longer than one.
+inline void touch_next(const char* keys, int64_t bytes, int64_t n) {
+    constexpr int64_t page = 4096;
+    if (bytes * n > 64 * page) return;  // more than the first-level address cache holds
+    const char* first = keys + (n + kAhead) * bytes;
+#pragma GCC unroll 1
+    for (int64_t i = 0; i < bytes * n; i += page) __builtin_prefetch(first + i, 0, 2);
 }
 
 void dots(const float* queries, int64_t heads, const void* keys, Dtype dtype, int64_t stride, int64_t dim, float scale,
           int64_t n, float* scores) {
     const auto* first = static_cast<const char*>(keys);
-    const int64_t bytes = stride * (dtype == Dtype::f32 ? 4 : 2);
+    const int64_t bytes = stride * bytes_of_float(dtype);
+    if (heads > 1) touch_next(first, bytes, n);  // of one, memory sets the pace anyway
+    const bool whole = dim % W == 0;
+    auto of_all = !whole || dtype == Dtype::f32 ? dots_of_all<Widened<Dtype::f32>>
+                  : dtype == Dtype::f16         ? dots_of_all<Widened<Dtype::f16>>
+                                                : dots_of_all<Widened<Dtype::bf16>>;
 #if defined(__AVX512BF16__)
-    if (dtype == Dtype::bf16 && dim % Paired::step == 0) {
-        constexpr int64_t most = 8;
-        alignas(64) uint16_t paired[most * kMaxDim];
-        for (int64_t h = 0; h < heads; h += most) {
-            const int64_t some = heads - h < most ? heads - h : most;
-            for (int64_t d = 0; d < some * dim; d += W) {  // exact: these floats were bfloat16
-                store(paired + d, _mm512_cvtneps_pbh((__m512)load<Floats>(queries + h * dim + d)));
-            }
-            dots_of_whole<Paired>(paired, some, first, bytes, dtype, dim, scale, n, scores + h * kBlock);
-        }
-        return;
-    }
+    if (dtype == Dtype::bf16 && dim % Paired::step == 0) of_all = dots_of_all<Paired>;
 #endif
-    // Up to two passes over the keys widen them on the way; more share the work of widening them into a tile.
-    const bool whole = dim % W == 0 && (dtype == Dtype::f32 || heads <= 2 * kMostHeads);
-    if (!whole) {
-        dots_in_tiles<Widened<Dtype::f32>>(queries, heads, first, bytes, dtype, dim, false, scale, n, scores);
-    } else {
-        const auto of_whole = dtype == Dtype::f32   ? dots_of_whole<Widened<Dtype::f32>>
-                              : dtype == Dtype::f16 ? dots_of_whole<Widened<Dtype::f16>>
-                                                    : dots_of_whole<Widened<Dtype::bf16>>;
-        of_whole(queries, heads, first, bytes, dtype, dim, scale, n, scores);
-    }
+    of_all(queries, heads, first, bytes, dtype, dim, whole, scale, n, scores);
 }
 
 void widen(const void* row, Dtype dtype, int64_t dim, float* to) {
