@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import tomllib
 from contextlib import nullcontext
 from pathlib import Path
@@ -116,6 +117,25 @@ def test_rows_equal_float64_attention(guide: dict[str, Any], kind: str) -> None:
     assert found.shape == truth.shape == (3, 4, 2 * ROWS * COLS)
     assert np.abs(found - truth).max() <= TOLERANCE
     assert truth.max() > 3 * truth.mean(), "rows that are almost even prove little"
+
+
+def test_another_thread_inside_the_same_layer(guide: dict[str, Any]) -> None:
+    model = build(guide, "")
+    inputs = guide["OwnProcessor"]()([guide["picture"]], "what <image>?")
+    watched = threading.get_ident()
+
+    def intrude(*_: Any) -> None:  # while the session's own thread is between the hooks of the layer
+        if threading.get_ident() == watched:
+            other = threading.Thread(target=lambda: model(**inputs))
+            other.start()
+            other.join()
+
+    handle = model.blocks[1].attention.qkv.register_forward_pre_hook(intrude)
+    with torch.no_grad(), vea.capture(model, "all", adapter=guide[KINDS[""]]) as session:
+        model(**inputs)
+    handle.remove()
+    truth = float64_rows(model, inputs["input_ids"][0], inputs["pixel_values"])
+    assert np.abs(session.attention[:, 0, 0].numpy() - truth).max() <= TOLERANCE
 
 
 @kinds

@@ -92,14 +92,8 @@ public:
             });
         } else {
             const auto of_group = [this](int64_t g) { return exponentials_ + g * blocks_ * group_ * kBlock; };
-            // A thread takes several blocks in a row where there are many: memory is fastest in long runs.
-            const int64_t blocks = groups_ * blocks_;
-            const int64_t run = std::clamp<int64_t>(blocks / (threads_ * 16), 1, 8);
-            parallel_for(threads_, (blocks + run - 1) / run, [&](int64_t first) {
-                for (int64_t i = first * run; i < std::min(first * run + run, blocks); ++i) {
-                    score_block(i / blocks_, i % blocks_, of_group(i / blocks_));
-                }
-            });
+            parallel_for(threads_, groups_ * blocks_,
+                         [&](int64_t i) { score_block(i / blocks_, i % blocks_, of_group(i / blocks_)); });
             parallel_for(threads_, groups_, [this](int64_t g) { join_blocks(g); });
             parallel_for(readers, groups_ * chunks_,
                          [&](int64_t i) { look_up(i / chunks_, i % chunks_, of_group(i / chunks_)); });

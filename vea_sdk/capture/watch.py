@@ -244,17 +244,20 @@ class Watch:
         return self._queries == "all" or (self._queries == "generated") == (step.kind == "generated")
 
     def _enter_attention(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        self._current = None
-        if not self._here() or (self._step is not None and not self._wanted(self._step)):
-            return
-        layer = self._runs.next(module)
-        if layer is None:
-            return
-        self._current, self._layer, self._read, self._inputs = module, layer, None, (names, args, kwargs)
-        if module not in self._visible:
+        if self._here() and self._is_wanted(module):
+            self._inputs = (names, args, kwargs)
             tap = interception.SdpaTap(self, module)
             tap.open()
             self._modes.append(tap)
+
+    def _is_wanted(self, module: nn.Module) -> bool:
+        """Whether the module, whose turn it is, runs for a layer and in a pass that are to be read."""
+        self._current = None
+        if self._step is None or self._wanted(self._step):
+            layer = self._runs.next(module)
+            if layer is not None:
+                self._current, self._layer, self._read = module, layer, None
+        return self._current is not None
 
     def _leave_attention(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._current is not module or not self._here():
@@ -292,9 +295,7 @@ class Watch:
 
     def watches(self, module: nn.Module) -> bool:
         """Whether the running attention call belongs to a layer of this watch."""
-        if module in self._visible:
-            self._enter_attention((), module, (), {})
-        return module is self._current
+        return self._is_wanted(module) if module in self._visible else module is self._current
 
     def read_call(self, module: nn.Module, call: AttentionCall, source: str) -> None:
         """Read one row from query and keys."""
