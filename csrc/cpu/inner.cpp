@@ -216,7 +216,7 @@ struct Widened {
     using Query = float;
     using Vector = Floats;
     static constexpr int64_t step = W, size = bytes_of_float(dtype);
-    static constexpr int most_heads = W == 16 ? 7 : 3;  // in a pass: so many sums have room in registers
+    static constexpr bool many_steps = true;
     static Vector query(const float* row) { return load<Floats>(row); }
     static Vector key(const void* row, int64_t d) {
         if constexpr (dtype == Dtype::f32) return load<Floats>(static_cast<const float*>(row) + d);
@@ -233,7 +233,7 @@ struct Paired {
     using Query = uint16_t;
     using Vector = __m512bh;
     static constexpr int64_t step = 2 * W, size = 2;
-    static constexpr int most_heads = 4;  // there are so few steps that more would not be added up beside them
+    static constexpr bool many_steps = false;
     static Vector query(const float* row) {  // exact: these floats were bfloat16
         return _mm512_cvtne2ps_pbh((__m512)load<Floats>(row + W), (__m512)load<Floats>(row));
     }
@@ -243,19 +243,20 @@ struct Paired {
 };
 #endif
 
-constexpr int64_t kAhead = 24;  // keys between the one in use and the one asked for from memory
+constexpr int kMostHeads = W == 16 ? 7 : 3;  // in a pass over the keys: so many sums have room in registers
+constexpr int64_t kAhead = 24;               // keys between the one in use and the one asked for from memory
 
 // H heads against several keys at a time. The products run through all arithmetic units, so all else goes beside them: what
-// the lanes of these sums hold is added up while the next keys are multiplied, and keys are asked for line by line, into the
-// second-level cache, as the first takes too few requests at once for it. packed: for each step, H vectors of queries.
+// the lanes of these sums hold is added up while the next keys are multiplied, if that takes enough steps, and keys are asked
+// for line by line, into the second-level cache, as the first takes too few requests at once for it. packed: for each step, H
+// vectors of queries.
 template <int H, class Product>
 void dots_of_heads(const typename Product::Query* packed, const char* keys, int64_t bytes, int64_t ahead, int64_t length,
                    float scale, int64_t n, float* scores) {
     using Vector = typename Product::Vector;
-    constexpr int T = W == 16 ? (H <= 5 ? 4 : 3) : (H <= 2 ? 4 : 3);  // keys at a time
+    constexpr int T = W == 16 ? (H <= 5 || !Product::many_steps ? 4 : 3) : (H <= 2 ? 4 : 3);  // keys at a time
     alignas(64) float lanes[H][T][W];
-    const auto sums_of = [&](int64_t h) {
-        const auto& of = lanes[h];
+    const auto sums_of = [&](const auto& of) {
         return scale * sums(fold(of[0]), fold(of[1]), fold(of[2]), fold(of[T - 1]));
     };
     for (int64_t t = 0; t < n; t += T) {
@@ -285,9 +286,9 @@ void dots_of_heads(const typename Product::Query* packed, const char* keys, int6
             }
         };
         multiply(0, std::true_type{});
-        int64_t added = t == 0 ? H : 0;  // heads whose lanes of the keys before are in one
+        int64_t added = t == 0 || !Product::many_steps ? H : 0;  // heads whose lanes of the keys before are in one
         const auto add_one = [&] {
-            store(scores + added * kBlock + t - T, sums_of(added));
+            store(scores + added * kBlock + t - T, sums_of(lanes[added]));
             ++added;
         };
         for (int64_t d = Product::step; d < length; d += Product::step) {
@@ -297,13 +298,17 @@ void dots_of_heads(const typename Product::Query* packed, const char* keys, int6
         while (added < H) add_one();
 #pragma GCC unroll 8
         for (int h = 0; h < H; ++h) {
+            if (Product::many_steps || t + T >= n) {
 #pragma GCC unroll 4
-            for (int i = 0; i < T; ++i) store(lanes[h][i], partial[h][i]);
+                for (int i = 0; i < T; ++i) store(lanes[h][i], partial[h][i]);
+            } else {
+                store(scores + h * kBlock + t, sums_of(partial[h]));
+            }
         }
     }
     const int64_t last = (n - 1) / T * T;
     for (int64_t h = 0; h < H; ++h) {
-        const Four result = sums_of(h);
+        const Four result = sums_of(lanes[h]);
         for (int64_t i = last; i < n; ++i) scores[h * kBlock + i] = result[i - last];
     }
 }
@@ -344,7 +349,7 @@ void dots_of_all(const float* queries, int64_t heads, const char* keys, int64_t 
                     bool whole, float scale, int64_t n, float* scores) {
     constexpr int64_t tile_keys = 24;
     const int64_t padded = (dim + kLanes - 1) / kLanes * kLanes, length = (dim + W - 1) / W * W;
-    alignas(64) typename Product::Query packed[Product::most_heads * kMaxDim];
+    alignas(64) typename Product::Query packed[kMostHeads * kMaxDim];
     alignas(64) float tile[tile_keys * kMaxDim];
     int64_t from = 0;  // the first head of the pass
     const auto pass = [&](auto count) {
@@ -375,8 +380,8 @@ void dots_of_all(const float* queries, int64_t heads, const char* keys, int64_t 
         }
         from += H;
     };
-    for (int64_t left = (heads + Product::most_heads - 1) / Product::most_heads; left > 0; --left) {
-        with_heads<Product::most_heads>((heads - from + left - 1) / left, pass);  // shared out evenly
+    for (int64_t left = (heads + kMostHeads - 1) / kMostHeads; left > 0; --left) {
+        with_heads<kMostHeads>((heads - from + left - 1) / left, pass);  // shared out evenly
     }
 }
 
