@@ -246,9 +246,10 @@ class Watch:
     def _enter_attention(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         if self._here() and self._is_wanted(module):
             self._inputs = (names, args, kwargs)
-            tap = interception.SdpaTap(self, module)
-            tap.open()
-            self._modes.append(tap)
+            if module not in self._visible:
+                tap = interception.SdpaTap(self, module)
+                tap.open()
+                self._modes.append(tap)
 
     def _is_wanted(self, module: nn.Module) -> bool:
         """Whether the module, whose turn it is, runs for a layer and in a pass that are to be read."""
