@@ -36,13 +36,13 @@ struct DeviceError {
 };
 
 #ifdef VEA_CUDA_ARCHS
-constexpr int64_t kMaxDimCuda = vea::cuda::kMaxDim;
+constexpr int64_t kMaxDimCuda = vea::cuda::kMaxDim, kMaxHeadsCuda = vea::cuda::kMaxHeads;
 
 void check_launch(int code) {
     if (code != 0) throw DeviceError{std::string("the CUDA kernel was not launched: ") + vea_cuda_error(code)};
 }
 #else
-constexpr int64_t kMaxDimCuda = 0;
+constexpr int64_t kMaxDimCuda = 0, kMaxHeadsCuda = 0;
 #endif
 
 template <class... Parts>
@@ -347,6 +347,7 @@ vea::ImageAttention checked(const py::tuple& arguments, py::handle out_tensor, b
     }
     const int64_t max_dim = on_cpu ? vea::kMaxDim : kMaxDimCuda;
     if (p.dim > max_dim) refuse("query has ", p.dim, " channels per head; the kernel takes 1 to ", max_dim);
+    if (!on_cpu && p.heads > kMaxHeadsCuda) refuse("query has ", p.heads, " heads; the kernel takes 1 to ", kMaxHeadsCuda);
     if (p.dim > 1 && p.key.stride[3] != 1) {
         refuse("key has stride ", p.key.stride[3], " along its channels; pass key.contiguous()");
     }
@@ -459,6 +460,7 @@ PYBIND11_MODULE(_C, m) {
 
     m.attr("max_dim_cpu") = vea::kMaxDim;
     m.attr("max_dim_cuda") = kMaxDimCuda;
+    m.attr("max_heads_cuda") = kMaxHeadsCuda;
 #if defined(__clang__)
     m.attr("compiler") = __VERSION__;
 #else
@@ -490,19 +492,18 @@ PYBIND11_MODULE(_C, m) {
         const int code = vea_cuda_devices(&count);
         return std::pair(count, std::string(code == 0 ? "" : vea_cuda_error(code)));
     });
-    m.def("image_attention_workspace",  // (32-bit tickets, floats)
+    m.def("image_attention_workspace",  // floats
           [](int64_t batch, int64_t heads, int64_t kv_heads, int64_t keys, int64_t tokens) {
               vea::ImageAttention p;
               p.batch = batch, p.heads = heads, p.kv_heads = kv_heads, p.keys = keys, p.tokens = tokens;
-              const vea::cuda::Workspace workspace = vea::cuda::image_attention_workspace(p);
-              return std::pair(workspace.tickets, workspace.floats);
+              return vea::cuda::image_attention_workspace(p);
           });
     m.def("image_attention_cuda", [](const py::tuple& arguments, py::handle out, bool accumulate, py::handle chosen,
-                                     py::handle stats, uintptr_t tickets, uintptr_t workspace, uintptr_t stream) {
+                                     py::handle stats, uintptr_t workspace, uintptr_t stream) {
         const vea::ImageAttention problem = checked(arguments, out, accumulate, chosen, stats, false);
         py::gil_scoped_release release;
-        check_launch(vea_image_attention(&problem, reinterpret_cast<unsigned*>(tickets),
-                                         reinterpret_cast<float*>(workspace), reinterpret_cast<void*>(stream)));
+        check_launch(vea_image_attention(&problem, reinterpret_cast<float*>(workspace),
+                                         reinterpret_cast<void*>(stream)));
     });
     m.def("topk_mask_cuda", [](py::handle scores, py::handle k, py::handle chosen, uintptr_t stream) {
         const vea::TopkMask problem = checked(scores, k, chosen, false);

@@ -38,8 +38,8 @@ def kernels(tmp_path_factory):
     shutil.copytree(HERE, folder / "emulation")
     sources = [*(folder / "csrc").glob("*.cpp"), *(folder / "csrc" / "cpu").glob("*.cpp")]
     for path in (folder / "csrc" / "cuda").glob("*.cu"):
-        launched, count = LAUNCH.subn(r"emulation::launch(\2, \3, [&] { \1(\4); });", path.read_text())
-        assert count == 1
+        launched = LAUNCH.sub(r"emulation::launch(\2, \3, [&] { \1(\4); });", path.read_text())
+        assert "<<<" not in launched
         header = f'#include "{folder}/emulation/emulation.h"\n'
         (path.with_suffix(".cpp")).write_text(header + launched)
         sources.append(path.with_suffix(".cpp"))
@@ -65,15 +65,11 @@ def run(
         options.get("position_bias"), options.get("weight", 1.0), top_k, per_head,
     )  # fmt: skip
     batch, tokens = image_index.shape
-    words, floats = kernels.image_attention_workspace(*query.shape[:2], *key.shape[1:3], tokens)
-    tickets, scratch = torch.zeros(words, dtype=torch.int32), torch.full((floats,), torch.nan)
+    floats = kernels.image_attention_workspace(*query.shape[:2], *key.shape[1:3], tokens)
+    scratch = torch.full((floats,), torch.nan)
     scores = torch.empty((batch, query.shape[1], tokens) if per_head else (batch, tokens)) if out is None else out
     chosen = None if top_k is None else torch.empty(batch, tokens, dtype=torch.bool)
-    for _ in range(1 if out is not None else 2):  # the second launch finds the tickets that the first one left
-        kernels.image_attention_cuda(
-            a, scores, out is not None, chosen, stats, tickets.data_ptr(), scratch.data_ptr(), 0
-        )
-    assert not tickets.any()
+    kernels.image_attention_cuda(a, scores, out is not None, chosen, stats, scratch.data_ptr(), 0)
     return scores if top_k is None else (scores, chosen)
 
 

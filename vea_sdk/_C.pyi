@@ -8,6 +8,7 @@ from .ops.arguments import Arguments
 
 max_dim_cpu: int
 max_dim_cuda: int
+max_heads_cuda: int
 compiler: str
 cuda_archs: str
 
@@ -39,14 +40,13 @@ class Block:
 
 # Only in a build with CUDA (cuda_archs is not empty):
 def cuda_devices() -> tuple[int, str]: ...
-def image_attention_workspace(batch: int, heads: int, kv_heads: int, keys: int, tokens: int) -> tuple[int, int]: ...
+def image_attention_workspace(batch: int, heads: int, kv_heads: int, keys: int, tokens: int) -> int: ...
 def image_attention_cuda(
     arguments: Arguments,
     out: Tensor,
     accumulate: bool,
     chosen: Tensor | None,
     stats: Tensor | None,
-    tickets: int,
     workspace: int,
     stream: int,
 ) -> None: ...

@@ -1,12 +1,20 @@
-// One launch. A block scores a tile of keys for the query heads of one key head (flash-decoding's split over keys) and
-// leaves the scores, the tile's maximum and its sum of exponentials in the workspace. The block that finishes a key head
-// last joins the tiles and looks up the image tokens for that group of heads; the block that finishes a sample last
-// averages the groups. "Last" is found by a ticket counter that wraps round to zero by itself.
+// One cooperative launch, whose blocks all run at once and meet at a barrier of the whole grid.
+//
+// 1. Each block scores a run of keys for the query heads of one key head (flash-decoding's split over keys), 16 keys to a
+//    warp at a time, and leaves the scores and, per head, their maximum and sum of exponentials in the workspace.
+// 2. After the barrier each block looks up a slice of the image tokens of one sample, with the denominators of all runs.
+// 3. Statistics and top-k need the whole row: they follow after another barrier.
 //
 // Why scores go to memory (Hq * Lk floats, next to Hkv * Lk * D elements of K): a probability needs the denominator of
-// all tiles, and reading a score back from the second-level cache costs less than computing it twice.
+// all runs, and reading a score back from the second-level cache costs less than computing it twice. Why the grid waits,
+// where the last block of a sample could go on alone: one block looks up tens of thousands of scores, one round trip to
+// the cache after the other, for as long as a hundred blocks take to read K (H100: 38 us of 42 at 1,300 keys).
+#include <cooperative_groups.h>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+
+#include <initializer_list>
+#include <type_traits>
 
 #include "../numerics.h"
 #include "ops.h"
@@ -15,105 +23,258 @@
 namespace vea::cuda {
 namespace {
 
-constexpr int kThreads = 128;
+constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
-constexpr int kMaxTile = 256;     // keys per block
-constexpr int64_t kBlocks = 264;  // two per multiprocessor of a large GPU: fewer, and smaller tiles are better
+constexpr int kResident = 2;         // blocks that a multiprocessor holds at once
+constexpr int kKeys = 16;            // keys that a warp scores together: the rows of a tensor-core product
+constexpr int kHeads = 8;            // query heads that it scores them for: the columns
+constexpr int kStep = kWarps * kKeys;
+constexpr int kTokens = 64;          // image tokens that a block looks up together, two to a lane
+constexpr int kShare = 4;            // query heads that a warp looks up together
+constexpr int kPitch = kMaxDim / 4 + 4;  // uint4 per query in shared memory; neighbours lie 64 bytes apart in the banks
 
+// How the work is cut, and sizes as the kernel wants them: at small problems every instruction before the keys are on their
+// way, and between the phases, is latency.
 struct Plan {
-    int tile, splits;  // keys per block, blocks per key head
+    int heads, kv_heads, group, keys, dim, tokens;  // Hq, Hkv, Hq / Hkv, Lk, D, M
+    int key_stride, head_stride, query_stride;      // of K's rows, of the query's heads and dimensions
+    int run;                                        // keys that a block scores: those of split blockIdx.x
+    float share;                                    // 1 / Hq
+    dim3 grid;                                      // (splits, key heads, samples); blocks step over what is more
 
-    explicit Plan(const ImageAttention& p) {
-        for (tile = kMaxTile; tile > 32 && p.batch * p.kv_heads * ((p.keys + tile - 1) / tile) < kBlocks;) tile /= 2;
-        splits = int((p.keys + tile - 1) / tile);
+    VEA_HD int figures() const { return (tokens + kTokens - 1) / kTokens * 2; }
+
+    Plan(const ImageAttention& p, int64_t resident)
+        : heads(int(p.heads)), kv_heads(int(p.kv_heads)), group(int(p.heads / p.kv_heads)), keys(int(p.keys)),
+          dim(int(p.dim)), tokens(int(p.tokens)), key_stride(int(p.key.stride[2])), head_stride(int(p.query.stride[1])),
+          query_stride(int(p.query.stride[3])), share(1 / float(p.heads)) {
+        const auto least = [](int64_t a, int64_t b) { return a < b ? a : b; };
+        const auto parts = [](int64_t n, int64_t of) { return (n + of - 1) / of; };
+        const int64_t steps = parts(p.keys, kStep);
+        int64_t best = INT64_MAX;
+        for (int64_t rounds = 1; rounds <= 4; ++rounds) {
+            const int64_t wanted = least(rounds * resident / (p.batch * p.kv_heads), resident);
+            const int64_t length = wanted > 1 ? parts(steps, wanted) : steps;
+            const int64_t x = parts(steps, length), y = least(p.kv_heads, resident / x);
+            const int64_t z = least(p.batch, resident / (x * y));
+            const int64_t time = parts(p.kv_heads, y) * parts(p.batch, z) * (length + 1);  // + 1: what a run costs
+            if (time < best) best = time, run = int(length * kStep), grid = dim3(unsigned(x), unsigned(y), unsigned(z));
+        }
     }
 };
 
-// The workspace, cut into arrays.
+// The workspace, cut into arrays. As large as any plan needs: it is asked for before the device is.
 struct Layout {
-    float* scores;   // [B, Hq, Lk]
-    float2* tiles;   // [B, Hq, splits] (maximum, sum of exponentials)
-    float2* heads;   // [B, Hq] (shift, factor): probability = exp(score - shift) * factor
-    float* groups;   // [B, Hkv, M] probabilities summed over the heads of a group
-    float* means;    // [B, M] what the top-k chooses from
-    float* masses;   // [B, Hq] sum of all probabilities: 1 but for sinks
+    float4* figures;  // [B, M / 32] sums of a and of a ln a, largest a: of 32 image tokens
+    float2* runs;     // [B, Hq, splits] (maximum, sum of exponentials)
+    float* scores;    // [B, Hq, Lk]
+    float* values;    // [B, M] what the top-k chooses from
+    float* masses;    // [B] mean over heads of all probabilities: 1 but for sinks
     int64_t floats;
 
-    Layout(const ImageAttention& p, const Plan& plan, float* workspace) {
+    Layout(const ImageAttention& p, float* workspace) {
         const int64_t rows = p.batch * p.heads;
-        tiles = reinterpret_cast<float2*>(workspace);  // pairs first: they need 8-byte alignment
-        heads = tiles + rows * plan.splits;
-        scores = reinterpret_cast<float*>(heads + rows);
-        groups = scores + rows * p.keys;
-        means = groups + p.batch * p.kv_heads * p.tokens;
-        masses = means + p.batch * p.tokens;
-        floats = masses + rows - workspace;
+        figures = reinterpret_cast<float4*>(workspace);  // the widest first: they need their alignment
+        runs = reinterpret_cast<float2*>(figures + p.batch * (p.tokens / kTokens + 1) * 2);
+        scores = reinterpret_cast<float*>(runs + rows * (p.keys / kStep + 1));
+        values = scores + rows * p.keys;
+        masses = values + p.batch * p.tokens;
+        floats = masses + p.batch - workspace;
     }
 };
 
-// 16 bytes of K as floats.
+struct LookUp {
+    float2 softmax[kMaxHeads];  // (shift, factor): probability = exp(score - shift) * factor; by the warp that uses it
+    float sums[kWarps][kTokens], values[kWarps][kTokens], masses[kWarps];
+};
+
+union Shared {
+    struct {
+        uint4 query[kHeads][kPitch];
+        float2 softmax[kWarps][kHeads];
+    } run;
+    LookUp look_up;
+    TopkShared topk;
+};
+
+// Elements as they lie in memory.
 template <class T>
-struct Chunk;
+struct Element;
 
 template <>
-struct Chunk<float> {
-    static constexpr int size = 4;
-    static __device__ void unpack(uint4 raw, float* to) {
-        to[0] = __uint_as_float(raw.x), to[1] = __uint_as_float(raw.y);
-        to[2] = __uint_as_float(raw.z), to[3] = __uint_as_float(raw.w);
-    }
-    static __device__ float one(const float* from) { return *from; }
+struct Element<float> {
+    using Bits = unsigned;
+    static constexpr int per_chunk = 4;  // in 16 bytes
+    static constexpr int chunks = 2;     // of a key that a lane holds at once; four lanes share a key
 };
 
 template <>
-struct Chunk<__nv_bfloat16> {
-    static constexpr int size = 8;
-    static __device__ void unpack(uint4 raw, float* to) {
-        const unsigned words[4] = {raw.x, raw.y, raw.z, raw.w};
-        for (int i = 0; i < 4; ++i) {
-            to[2 * i] = __uint_as_float(words[i] << 16);
-            to[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
-        }
-    }
-    static __device__ float one(const __nv_bfloat16* from) { return __bfloat162float(*from); }
+struct Element<__half> {
+    using Bits = unsigned short;
+    static constexpr int per_chunk = 8;
+    static constexpr int chunks = 4;
+    static __device__ float2 both(unsigned pair) { return __half22float2(reinterpret_cast<const __half2&>(pair)); }
 };
 
 template <>
-struct Chunk<__half> {
-    static constexpr int size = 8;
-    static __device__ void unpack(uint4 raw, float* to) {
-        const unsigned words[4] = {raw.x, raw.y, raw.z, raw.w};
-        for (int i = 0; i < 4; ++i) {
-            const float2 pair = __half22float2(reinterpret_cast<const __half2&>(words[i]));
-            to[2 * i] = pair.x, to[2 * i + 1] = pair.y;
-        }
+struct Element<__nv_bfloat16> {
+    using Bits = unsigned short;
+    static constexpr int per_chunk = 8;
+    static constexpr int chunks = 4;
+    static __device__ float2 both(unsigned pair) {
+        return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u));
     }
-    static __device__ float one(const __half* from) { return __half2float(*from); }
 };
 
-// Sums value[0..HEADS) over LANES neighbouring lanes. Each step halves the values a lane carries by trading halves with
-// its partner, so HEADS sums cost HEADS - 1 + log2(LANES / HEADS) shuffles, not HEADS * log2(LANES). Lane l of the LANES
-// ends with the sum of head l / (LANES / HEADS).
-template <int HEADS, int LANES>
-__device__ float sum_over_lanes(const float (&value)[HEADS], int lane) {
-    constexpr int step = LANES / 2;
-    if constexpr (HEADS > 1) {
-        constexpr int half = HEADS / 2;
-        const bool upper = lane & step;
-        float kept[half];
-#pragma unroll
-        for (int h = 0; h < half; ++h) {
-            const float mine = upper ? value[h + half] : value[h];
-            const float theirs = upper ? value[h] : value[h + half];
-            kept[h] = mine + __shfl_xor_sync(~0u, theirs, step);
-        }
-        return sum_over_lanes<half, step>(kept, lane);
-    } else if constexpr (LANES > 1) {
-        const float both[1] = {value[0] + __shfl_xor_sync(~0u, value[0], step)};
-        return sum_over_lanes<1, step>(both, lane);
+// A slab of dimensions of two keys: every fourth chunk.
+template <class T>
+struct Chunks {
+    uint4 of[2][Element<T>::chunks];
+};
+
+// 16 bytes of a key of which `left` elements are left; zeros beyond.
+template <class T, bool ALIGNED>
+__device__ uint4 load_chunk(const typename Element<T>::Bits* from, int left) {
+    constexpr int size = Element<T>::per_chunk;
+    if constexpr (ALIGNED) {  // K is read once: it should not push the scores out of the cache
+        return left > 0 ? __ldcs(reinterpret_cast<const uint4*>(from)) : make_uint4(0, 0, 0, 0);
     } else {
-        return value[0];
+        unsigned words[4];
+#pragma unroll 1
+        for (int i = 0; i < size; i += size / 4) {  // each comes to the front once: one copy of the code, few registers
+            unsigned word = i < left ? from[i] : 0;
+            if (size == 8 && i + 1 < left) word |= unsigned(from[i + 1]) << 16;
+            words[0] = words[1], words[1] = words[2], words[2] = words[3], words[3] = word;
+        }
+        return make_uint4(words[0], words[1], words[2], words[3]);
     }
+}
+
+// c += a b for a: 16 keys by 16 dimensions, b: 16 dimensions by 8 heads, each a pair of dimensions per word. Lane 4 g + i
+// holds a of keys g and g + 8, b of head g, and c of keys g and g + 8 for heads 2 i and 2 i + 1. Products are exact.
+template <class T>
+__device__ void multiply(float (&c)[4], uint4 a, uint2 b) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    if constexpr (std::is_same_v<T, __half>) {
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+            : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y));
+    } else {
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+            : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y));
+    }
+#else  // Turing has no such product for bfloat16; its own for float16 is half as deep
+#if defined(__CUDA_ARCH__)
+    if constexpr (std::is_same_v<T, __half>) {
+        asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a.x), "r"(a.y), "r"(b.x));
+        asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a.z), "r"(a.w), "r"(b.y));
+        return;
+    }
+#endif
+    const int lane = threadIdx.x % 32, row = lane / 4 * 4, column = lane % 4 * 8;
+    const unsigned keys[2][2] = {{a.x, a.z}, {a.y, a.w}}, heads[2] = {b.x, b.y};
+    for (int i = 0; i < 4; ++i) {
+        for (int w = 0; w < 2; ++w) {
+            float2 head[2];
+            for (int n = 0; n < 2; ++n) head[n] = Element<T>::both(__shfl_sync(~0u, heads[w], column + 4 * n + i));
+            for (int r = 0; r < 2; ++r) {
+                const float2 key = Element<T>::both(__shfl_sync(~0u, keys[r][w], row + i));
+                for (int n = 0; n < 2; ++n) c[2 * r + n] += key.x * head[n].x + key.y * head[n].y;
+            }
+        }
+    }
+#endif
+}
+
+// Scores of 16 keys for 8 heads, gathered over the dimensions; lane 4 g + i ends with keys g and g + 8 for heads 2 i and
+// 2 i + 1, in this order: (g, 2 i), (g, 2 i + 1), (g + 8, 2 i), (g + 8, 2 i + 1).
+template <class T>
+struct Scores {
+    float even[4] = {}, odd[4] = {};  // two sums, so that products need not wait for each other
+
+    __device__ void add(const Chunks<T>& keys, const uint4* query, int lane) {
+#pragma unroll
+        for (int c = 0; c < Element<T>::chunks; ++c) {  // which dimensions meet is up to us, as long as K and the query agree
+            const uint4 low = keys.of[0][c], high = keys.of[1][c], q = query[lane / 4 * kPitch + c * 4 + lane % 4];
+            multiply<T>(even, make_uint4(low.x, high.x, low.y, high.y), make_uint2(q.x, q.y));
+            multiply<T>(odd, make_uint4(low.z, high.z, low.w, high.w), make_uint2(q.z, q.w));
+        }
+    }
+
+    __device__ void finish(float (&to)[4]) const {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) to[i] = even[i] + odd[i];
+    }
+};
+
+template <>
+struct Scores<float> {
+    float sums[2][kHeads] = {};  // over this lane's dimensions
+
+    __device__ void add(const Chunks<float>& keys, const uint4* query, int lane) {
+#pragma unroll
+        for (int c = 0; c < Element<float>::chunks; ++c) {
+#pragma unroll
+            for (int h = 0; h < kHeads; ++h) {
+                const uint4 q = query[h * kPitch + c * 4 + lane % 4];
+#pragma unroll
+                for (int r = 0; r < 2; ++r) {
+                    const uint4 k = keys.of[r][c];
+                    sums[r][h] += __uint_as_float(q.x) * __uint_as_float(k.x) +
+                                  __uint_as_float(q.y) * __uint_as_float(k.y) +
+                                  __uint_as_float(q.z) * __uint_as_float(k.z) +
+                                  __uint_as_float(q.w) * __uint_as_float(k.w);
+                }
+            }
+        }
+    }
+
+    // Adds up over the four lanes; in each of two steps a lane gives away half of its heads and keeps the other.
+    __device__ void finish(float (&to)[4]) const {
+        const bool upper = threadIdx.x & 2, second = threadIdx.x & 1;
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+            float half[4];
+#pragma unroll
+            for (int h = 0; h < 4; ++h) {
+                const float kept = upper ? sums[r][h + 4] : sums[r][h], given = upper ? sums[r][h] : sums[r][h + 4];
+                half[h] = kept + __shfl_xor_sync(~0u, given, 2);
+            }
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                const float kept = second ? half[h + 2] : half[h], given = second ? half[h] : half[h + 2];
+                to[2 * r + h] = kept + __shfl_xor_sync(~0u, given, 1);
+            }
+        }
+    }
+};
+
+// What to subtract from scores whose maximum is `largest` before they are exponentiated.
+__device__ float shift_of(float largest) { return largest == minus_infinity() ? 0 : largest; }
+
+// Maximum and sum of exponentials of N sets of scores, of all together. A NaN passes the maximum and stays in the sum.
+// __expf errs by 2 + 1.2 |x| units in the last place, that is by less than 2e-7 of the largest term for x < 0.
+template <int N>
+__device__ float2 joined(const float2 (&sets)[N]) {
+    float largest = sets[0].x, sum = 0;
+#pragma unroll
+    for (int i = 1; i < N; ++i) largest = fmaxf(largest, sets[i].x);
+    const float shift = shift_of(largest);
+#pragma unroll
+    for (int i = 0; i < N; ++i) sum += sets[i].y * __expf(sets[i].x - shift);
+    return make_float2(largest, sum);
+}
+
+// The same over neighbouring lanes: those that differ in the bits from `from` to below `end`.
+__device__ float2 joined_over_lanes(float2 mine, int from, int end) {
+    float largest = mine.x;
+    for (int step = from; step < end; step *= 2) largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, step));
+    float sum = mine.y * __expf(mine.x - shift_of(largest));
+    for (int step = from; step < end; step *= 2) sum += __shfl_xor_sync(~0u, sum, step);
+    return make_float2(largest, sum);
 }
 
 __device__ float warp_max(float value) {
@@ -126,196 +287,273 @@ __device__ float warp_sum(float value) {
     return value;
 }
 
-// True for all threads of the block that draws the last of `total` tickets; the counter is zero again then. What the
-// other blocks wrote before their ticket is visible to the last one after it.
-__device__ bool is_last(unsigned* ticket, int64_t total) {
-    __shared__ bool last;
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) last = atomicInc(ticket, unsigned(total - 1)) == unsigned(total - 1);
-    __syncthreads();
-    __threadfence();
-    return last;
-}
-
-// The scores of one tile for HEADS heads from `first` on, in shared memory: score[h][t] = q_h · k_t, unscaled.
-template <class T, int DIM, int HEADS, bool ALIGNED>
-__device__ void score_tile(const ImageAttention& p, int64_t b, int64_t group, int64_t first, int heads, int64_t begin,
-                           int n, float (*score)[kMaxTile]) {
-    constexpr int size = Chunk<T>::size;
-    constexpr int lanes = DIM / size < 32 ? DIM / size : 32;  // lanes that share a key
-    constexpr int chunks = DIM / size / lanes;                // 16-byte chunks per lane
-    constexpr int keys_per_warp = 32 / lanes;
-    constexpr int unroll = chunks == 1 ? 4 : 2;
-    static_assert(lanes % HEADS == 0);
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int part = lane % lanes;
-
-    float q[HEADS][chunks * size];
-    const int64_t row = query_row(p, b);
-#pragma unroll
-    for (int h = 0; h < HEADS; ++h) {
-#pragma unroll
-        for (int i = 0; i < chunks * size; ++i) {
-            const int d = (i / size * lanes + part) * size + i % size;
-            const int64_t at = b * p.query.stride[0] + (first + h) * p.query.stride[1] + row * p.query.stride[2] +
-                               d * p.query.stride[3];
-            q[h][i] = h < heads && d < p.dim ? Chunk<T>::one(static_cast<const T*>(p.query.data) + at) : 0.0f;
-        }
-    }
-
-    const T* keys = static_cast<const T*>(p.key.data) + b * p.key.stride[0] + group * p.key.stride[1] +
-                    begin * p.key.stride[2];
-    constexpr int stride = kWarps * keys_per_warp;
-    for (int base = warp * keys_per_warp; base < n; base += stride * unroll) {
-        uint4 raw[unroll][chunks];
-        if constexpr (ALIGNED) {
-#pragma unroll
-            for (int u = 0; u < unroll; ++u) {
-                const int t = base + u * stride + lane / lanes;
-#pragma unroll
-                for (int c = 0; c < chunks; ++c) {
-                    const int d = (c * lanes + part) * size;
-                    const bool inside = t < n && d < p.dim;
-                    raw[u][c] = inside ? __ldg(reinterpret_cast<const uint4*>(keys + t * p.key.stride[2] + d))
-                                       : make_uint4(0, 0, 0, 0);
-                }
-            }
-        }
-#pragma unroll
-        for (int u = 0; u < unroll; ++u) {
-            const int t = base + u * stride + lane / lanes;
-            float sums[HEADS] = {};
-#pragma unroll
-            for (int c = 0; c < chunks; ++c) {
-                float k[size];
-                if constexpr (ALIGNED) {
-                    Chunk<T>::unpack(raw[u][c], k);
-                } else {
-#pragma unroll
-                    for (int i = 0; i < size; ++i) {
-                        const int d = (c * lanes + part) * size + i;
-                        k[i] = t < n && d < p.dim ? Chunk<T>::one(keys + t * p.key.stride[2] + d) : 0.0f;
-                    }
-                }
-#pragma unroll
-                for (int h = 0; h < HEADS; ++h) {
-#pragma unroll
-                    for (int i = 0; i < size; ++i) sums[h] += q[h][c * size + i] * k[i];
-                }
-            }
-            const float total = sum_over_lanes<HEADS, lanes>(sums, lane);
-            constexpr int lanes_per_head = lanes / HEADS;
-            if (part % lanes_per_head == 0 && t < n) score[part / lanes_per_head][t] = total;
-        }
-    }
-}
-
-// q·k to what enters the softmax.
+// A scaled score to what enters the softmax.
 __device__ float shaped(const ImageAttention& p, float score, int64_t b, int64_t h, int64_t row, int64_t t) {
-    score *= p.scale;
     if (p.softcap > 0) score = p.softcap * tanhf(score / p.softcap);
     if (!p.mask && !p.position_bias) return score;
     const float bias = bias_value(p, b, h, row, t);
     return bias == minus_infinity() ? bias : score + bias;
 }
 
-// The tile's scores as they enter the softmax, with their maximum and sum of exponentials: a warp per head.
-__device__ __noinline__ void finish_tile(const ImageAttention& p, const Plan& plan, const Layout& w, int64_t b,
-                                         int64_t first, int heads, int64_t begin, int n, int split,
-                                         float (*score)[kMaxTile]) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int64_t row = query_row(p, b);
-    for (int h = warp; h < heads; h += kWarps) {
-        const int64_t at = b * p.heads + first + h;
-        float largest = minus_infinity(), total = 0;
-        for (int t = lane; t < n; t += 32) {
-            const float s = shaped(p, score[h][t], b, first + h, row, begin + t);
-            score[h][t] = s;
-            w.scores[at * p.keys + begin + t] = s;
-            largest = fmaxf(largest, s);  // passes over NaN, which the sum then catches
+// Up to 8 queries to shared memory, filled up with zeros.
+template <class T>
+__device__ void load_queries(const Plan& plan, const typename Element<T>::Bits* query, int heads, uint4* to) {
+    using Bits = typename Element<T>::Bits;
+    constexpr int slab = Element<T>::chunks * 4 * Element<T>::per_chunk, rows = 2;  // that the block loads at once
+    const int from = threadIdx.x / (kThreads / rows), filled = (plan.dim + slab - 1) / slab * slab;
+    for (int d = threadIdx.x % (kThreads / rows); d < filled; d += kThreads / rows) {
+#pragma unroll
+        for (int i = 0; i < kHeads / rows; ++i) {
+            const int h = i * rows + from;
+            const bool inside = h < heads && d < plan.dim;
+            reinterpret_cast<Bits*>(to + h * kPitch)[d] =
+                inside ? query[int64_t(h) * plan.head_stride + int64_t(d) * plan.query_stride] : Bits(0);
         }
-        largest = warp_max(largest);
-        const float shift = largest == minus_infinity() ? 0 : largest;
-        for (int t = lane; t < n; t += 32) total += expf(score[h][t] - shift);
-        total = warp_sum(total);
-        if (lane == 0) w.tiles[at * plan.splits + split] = make_float2(largest, total);
     }
 }
 
-// Joins the tiles of one head, by one warp.
-__device__ void join_tiles(const ImageAttention& p, const Plan& plan, const Layout& w, int64_t b, int64_t h) {
-    const float2* tiles = w.tiles + (b * p.heads + h) * plan.splits;
-    const int lane = threadIdx.x % 32;
-    const float sink = p.sinks ? load_float(p.sinks.data, p.sinks.dtype, h * p.sinks.stride[0]) : minus_infinity();
-    float largest = sink;
-    for (int i = lane; i < plan.splits; i += 32) largest = fmaxf(largest, __ldcg(tiles + i).x);
-    largest = warp_max(largest);
-    float total = 0;
-    for (int i = lane; i < plan.splits; i += 32) {
-        const float2 tile = __ldcg(tiles + i);
-        total += tile.y * expf(tile.x - largest);
-    }
-    total = warp_sum(total);
-    const int64_t row = query_row(p, b);
-    if (row < 0 || row >= p.queries) total = quiet_nan();  // a bad index cannot raise here
-    const float factor = 1 / (p.sinks ? total + expf(sink - largest) : total);
-    if (lane == 0) {
-        w.heads[b * p.heads + h] = make_float2(largest, factor);
-        w.masses[b * p.heads + h] = total * factor;
-    }
-}
-
-__device__ int64_t token(const ImageAttention& p, int64_t b, int64_t j) {
-    return load_index(p.image_index.data, p.image_index.dtype,
-                      b * p.image_index.stride[0] + j * p.image_index.stride[1]);
-}
-
-__device__ void write(const ImageAttention& p, int64_t b, int64_t h, int64_t j, float value) {
-    float* to = p.out + b * p.out_stride[0] + h * p.out_stride[1] + j;
-    *to = p.accumulate ? *to + value : value;
-}
-
-// The image tokens of one group of heads.
-__device__ void look_up(const ImageAttention& p, const Layout& w, int64_t b, int64_t group) {
+// Scores of one run of keys, for all query heads of its key head.
+template <class T, bool ALIGNED>
+__device__ void score_run(const ImageAttention& p, const Plan& plan, const Layout& w, int b, int g, Shared& shared) {
+    using Bits = typename Element<T>::Bits;
+    constexpr int size = Element<T>::per_chunk, slab = Element<T>::chunks * 4 * size;
+    const int split = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32, part = lane % 4;
     const KeyRange range = key_range(p, b);
-    const int64_t heads = p.heads / p.kv_heads, first = group * heads;
-    for (int64_t j = threadIdx.x; j < p.tokens; j += kThreads) {
-        const int64_t t = token(p, b, j);
-        const bool visible = t >= range.begin && t < range.end;
-        const bool bad = t < -1 || t >= p.keys;
-        float sum = 0;
-#pragma unroll 4
-        for (int64_t h = first; h < first + heads; ++h) {
-            const float2 softmax = w.heads[b * p.heads + h];
-            const float score = visible ? __ldcg(w.scores + (b * p.heads + h) * p.keys + t) : minus_infinity();
-            float probability = expf(score - softmax.x) * softmax.y;
-            probability = bad ? quiet_nan() : t < 0 ? 0.0f : probability;
-            if (p.per_head) write(p, b, h, j, p.weight * probability);
-            sum += probability;
+    const int64_t row = query_row(p, b);
+    const int begin = int(range.begin) + split * plan.run, left = int(range.end) - begin;
+    const int n = row < 0 || row >= p.queries || left < 0 ? 0 : left < plan.run ? left : plan.run;
+
+    const int dim = plan.dim, beyond = n - lane / 4;  // this lane's keys are every 8th from the first on
+    const Bits* keys = static_cast<const Bits*>(p.key.data) + b * p.key.stride[0] + g * p.key.stride[1] +
+                       int64_t(begin + lane / 4) * plan.key_stride + part * size;
+    const auto load = [&](int at, int d) {
+        Chunks<T> chunks;
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+            const Bits* key = keys + int64_t(at + 8 * r) * plan.key_stride + d;
+            const int left = at + 8 * r < beyond ? dim - d - part * size : 0;  // elements of the key from here on
+#pragma unroll
+            for (int c = 0; c < Element<T>::chunks; ++c) {
+                chunks.of[r][c] = load_chunk<T, ALIGNED>(key + c * 4 * size, left - c * 4 * size);
+            }
         }
-        w.groups[(b * p.kv_heads + group) * p.tokens + j] = sum;
+        return chunks;
+    };
+
+    for (int pass = 0; pass < plan.group; pass += kHeads) {
+        const int first = g * plan.group + pass, here = plan.group - pass < kHeads ? plan.group - pass : kHeads;
+        Chunks<T> chunks = load(warp * kKeys, 0);
+        if (n > 0) {
+            const int64_t at = b * p.query.stride[0] + first * p.query.stride[1] + row * p.query.stride[2];
+            load_queries<T>(plan, static_cast<const Bits*>(p.query.data) + at, here, shared.run.query[0]);
+        }
+        __syncthreads();
+        float2 softmax[2] = {make_float2(minus_infinity(), 0), make_float2(minus_infinity(), 0)};  // heads 2 i, 2 i + 1
+        float* scores = w.scores + int64_t(b * plan.heads + first + 2 * part) * plan.keys + begin + lane / 4;
+#pragma unroll 1
+        for (int at = warp * kKeys; at < n; at += kStep) {
+            Scores<T> sums;
+            for (int d = 0;;) {
+                sums.add(chunks, shared.run.query[0] + d / size, lane);
+                d += slab;
+                if (d >= dim) break;
+                chunks = load(at, d);
+            }
+            float score[4];
+            sums.finish(score);
+#pragma unroll
+            for (int k = 0; k < 4; ++k) score[k] *= p.scale;
+            if (p.softcap > 0 || p.mask || p.position_bias) {
+#pragma unroll 1
+                for (int k = 0; k < 4; ++k) {  // each comes to the front once: one copy of the code, few registers
+                    const int h = 2 * part + k % 2, t = at + lane / 4 + k / 2 * 8;
+                    const float front = h < here && t < n ? shaped(p, score[0], b, first + h, row, begin + t) : 0;
+                    score[0] = score[1], score[1] = score[2], score[2] = score[3], score[3] = front;
+                }
+            }
+            chunks = load(at + kStep, 0);  // on its way while the rest is done
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                float* to = scores + at + (i == 0 ? 0 : plan.keys);
+#pragma unroll
+                for (int r = 0; r < 2; ++r) {
+                    if (2 * part + i < here && at + 8 * r < beyond) {
+                        to[8 * r] = score[2 * r + i];
+                    } else {
+                        score[2 * r + i] = minus_infinity();
+                    }
+                }
+                const float2 sets[3] = {softmax[i], make_float2(score[i], 1), make_float2(score[2 + i], 1)};
+                softmax[i] = joined(sets);
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            softmax[i] = joined_over_lanes(softmax[i], 4, 32);
+            if (lane < 4) shared.run.softmax[warp][2 * lane + i] = softmax[i];
+        }
+        __syncthreads();
+        if (threadIdx.x < here) {
+            float2 sets[kWarps];
+#pragma unroll
+            for (int i = 0; i < kWarps; ++i) sets[i] = shared.run.softmax[i][threadIdx.x];
+            w.runs[int64_t(b * plan.heads + first + threadIdx.x) * gridDim.x + split] = joined(sets);
+        }
     }
 }
 
-// Image mass, text mass, peak and entropy of one sample, from what each thread saw of its mean row: the sums of a and of
-// a ln a, and the largest a.
-__device__ void write_stats(const ImageAttention& p, const Layout& w, int64_t b, float mass, float weighted_log,
-                            float peak) {
-    __shared__ float part[kWarps][4];
-    float total = 0;
-    for (int64_t h = threadIdx.x; h < p.heads; h += kThreads) total += __ldcg(w.masses + b * p.heads + h);
-    mass = warp_sum(mass), weighted_log = warp_sum(weighted_log), peak = warp_max(peak), total = warp_sum(total);
-    if (threadIdx.x % 32 == 0) {
-        float* mine = part[threadIdx.x / 32];
-        mine[0] = mass, mine[1] = weighted_log, mine[2] = peak, mine[3] = total;
+// The keys of two of the image tokens of a sample: -1 for none and beyond the last, -2 for one that does not exist.
+struct Positions {
+    int of[2];
+
+    __device__ Positions(const ImageAttention& p, const Plan& plan, int b, int first) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            const int j = first + threadIdx.x % 32 + 32 * i;
+            of[i] = -1;
+            if (b >= p.batch || j >= plan.tokens) continue;
+            const int64_t t = load_index(p.image_index.data, p.image_index.dtype,
+                                         b * p.image_index.stride[0] + j * p.image_index.stride[1]);
+            of[i] = t < -1 || t >= plan.keys ? -2 : int(t);
+        }
     }
-    __syncthreads();
+};
+
+// The softmax of the heads that this warp looks up, out of those of their runs; eight lanes to a head. Returns the sum of
+// all their probabilities.
+__device__ float join_runs(const ImageAttention& p, const Plan& plan, const Layout& w, int b, LookUp& shared) {
+    constexpr int lanes = 32 / kShare, batch = 4;
+    const int part = threadIdx.x % lanes, runs = gridDim.x;
+    float mass = 0;
+    for (int first = threadIdx.x / 32 * kShare; first < plan.heads; first += kWarps * kShare) {
+        const int h = first + threadIdx.x % 32 / lanes;
+        const float2* from = w.runs + int64_t(b * plan.heads + h) * runs;
+        float2 all = make_float2(minus_infinity(), 0);
+        for (int i = part; i - part < runs; i += lanes * batch) {
+            float2 sets[1 + batch];
+            sets[batch] = all;
+#pragma unroll
+            for (int k = 0; k < batch; ++k) {
+                sets[k] = h < plan.heads && i + k * lanes < runs ? __ldcg(from + i + k * lanes)
+                                                                 : make_float2(minus_infinity(), 0);
+            }
+            all = joined(sets);
+        }
+        all = joined_over_lanes(all, 1, lanes);
+        if (part != 0 || h >= plan.heads) continue;
+        const int64_t row = query_row(p, b);
+        float total = row < 0 || row >= p.queries ? quiet_nan() : all.y;  // a bad index cannot raise here
+        float largest = all.x, divisor = total;
+        if (p.sinks) {
+            const float sink = load_float(p.sinks.data, p.sinks.dtype, h * p.sinks.stride[0]);
+            largest = fmaxf(largest, sink);
+            total *= __expf(all.x - largest);
+            divisor = total + __expf(sink - largest);
+        }
+        const float factor = __fdividef(1, divisor);
+        shared.softmax[h] = make_float2(largest, factor);
+        mass += total * factor;
+    }
+    __syncwarp();
+    return mass;
+}
+
+// Returns what `out` holds then.
+__device__ float write(const ImageAttention& p, int b, int h, int j, float value) {
+    float* to = p.out + b * p.out_stride[0] + h * p.out_stride[1] + j;
+    return *to = p.accumulate ? *to + value : value;
+}
+
+// The image tokens of one sample from `first` on, in steps of `step`: 64 at a time, two to a lane, whose heads the warps
+// share. What is needed next is on its way while the rest is done. `at` are the positions of the first ones.
+__device__ void look_up(const ImageAttention& p, const Plan& plan, const Layout& w, int b, int first, int step,
+                        Positions at, LookUp& shared) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, mine = warp * kShare;
+    const KeyRange range = key_range(p, b);
+    float score[2][kShare];
+    const auto fetch = [&](int t0, int t1, int from) {
+        const float* row = w.scores + int64_t(b * plan.heads + from) * plan.keys;
+#pragma unroll
+        for (int k = 0; k < kShare; ++k, row += plan.keys) {
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                const int t = i == 0 ? t0 : t1;
+                const bool visible = t >= range.begin && t < range.end && from + k < plan.heads;
+                score[i][k] = visible ? __ldcg(row + t) : minus_infinity();
+            }
+        }
+    };
+    fetch(at.of[0], at.of[1], mine);
+    const float mass = warp_sum(join_runs(p, plan, w, b, shared));
+    if (p.stats && first == 0) {
+        if (lane == 0) shared.masses[warp] = mass;
+        __syncthreads();
+        if (threadIdx.x == 0) {
+            float all = 0;
+            for (int i = 0; i < kWarps; ++i) all += shared.masses[i];
+            w.masses[b] = all * plan.share;
+        }
+    }
+
+    for (int j = first; j < plan.tokens; j += step) {
+        const Positions next(p, plan, b, j + step);
+        float sum[2] = {}, value[2] = {};
+        for (int from = mine; from < plan.heads; from += kWarps * kShare) {
+#pragma unroll
+            for (int k = 0; k < kShare; ++k) {
+                if (from + k >= plan.heads) break;
+                const float2 softmax = shared.softmax[from + k];
+#pragma unroll
+                for (int i = 0; i < 2; ++i) {
+                    const float probability = __expf(score[i][k] - softmax.x) * softmax.y;
+                    const int token = j + lane + 32 * i;
+                    if (p.per_head && token < plan.tokens) {
+                        const float whole = at.of[i] == -1 ? 0 : at.of[i] == -2 ? quiet_nan() : probability;
+                        value[i] += write(p, b, from + k, token, p.weight * whole);
+                    }
+                    sum[i] += probability;
+                }
+            }
+            const bool done = from + kWarps * kShare >= plan.heads;
+            fetch(done ? next.of[0] : at.of[0], done ? next.of[1] : at.of[1], done ? mine : from + kWarps * kShare);
+        }
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            shared.sums[warp][lane + 32 * i] = at.of[i] == -1 ? 0 : at.of[i] == -2 ? quiet_nan() : sum[i];
+            shared.values[warp][lane + 32 * i] = value[i];
+        }
+        __syncthreads();
+        if (warp < 2) {
+            const int token = j + threadIdx.x;
+            float all = 0, kept = 0;
+#pragma unroll
+            for (int i = 0; i < kWarps; ++i) all += shared.sums[i][threadIdx.x], kept += shared.values[i][threadIdx.x];
+            const float mean = all * plan.share;
+            if (!p.per_head && token < plan.tokens) kept = write(p, b, 0, token, p.weight * mean);
+            if (p.chosen && token < plan.tokens) {
+                w.values[int64_t(b) * plan.tokens + token] = (warp == 0 ? at.of[0] : at.of[1]) < 0 ? quiet_nan() : kept;
+            }
+            if (p.stats) {  // beyond the last token the mean is zero
+                const float entropy = warp_sum(mean == 0 ? 0 : mean * logf(mean)), sum = warp_sum(mean);
+                const float peak = warp_max(mean);
+                if (lane == 0) w.figures[int64_t(b) * plan.figures() + j / 32 + warp] = make_float4(sum, entropy, peak, 0);
+            }
+        }
+        at = next;
+        __syncthreads();
+    }
+}
+
+// Image mass, text mass, peak and entropy of one sample, by one warp.
+__device__ void write_stats(const ImageAttention& p, const Plan& plan, const Layout& w, int b) {
+    float mass = 0, weighted_log = 0, peak = 0;
+    for (int i = threadIdx.x; i < plan.figures(); i += 32) {
+        const float4 part = __ldcg(w.figures + int64_t(b) * plan.figures() + i);
+        mass += part.x, weighted_log += part.y, peak = fmaxf(peak, part.z);
+    }
+    mass = warp_sum(mass), weighted_log = warp_sum(weighted_log), peak = warp_max(peak);
     if (threadIdx.x != 0) return;
-    for (int i = 1; i < kWarps; ++i) {
-        mass += part[i][0], weighted_log += part[i][1], peak = fmaxf(peak, part[i][2]), total += part[i][3];
-    }
-    const float text = total / float(p.heads) - mass;
+    const float text = __ldcg(w.masses + b) - mass;
     float* stats = p.stats + b * 4;
     stats[0] = mass;
     stats[1] = text < 0 ? 0 : text;  // rounding; NaN stays
@@ -323,115 +561,78 @@ __device__ void write_stats(const ImageAttention& p, const Layout& w, int64_t b,
     stats[3] = logf(mass) - weighted_log / mass;
 }
 
-// The mean over all heads of one sample, its figures and its top k.
-__device__ void finish(const ImageAttention& p, const Layout& w, int64_t b, TopkShared& shared) {
-    float mass = 0, weighted_log = 0, peak = 0;
-    for (int64_t j = threadIdx.x; j < p.tokens; j += kThreads) {
-        if (!p.per_head || p.stats) {
-            float sum = 0;
-            for (int64_t g = 0; g < p.kv_heads; ++g) sum += __ldcg(w.groups + (b * p.kv_heads + g) * p.tokens + j);
-            const float mean = sum / float(p.heads);
-            if (!p.per_head) write(p, b, 0, j, p.weight * mean);
-            mass += mean;
-            weighted_log += mean == 0 ? 0 : mean * logf(mean);
-            peak = fmaxf(peak, mean);
-        }
-        if (p.chosen) {
-            float sum = 0;
-            const int64_t rows = p.per_head ? p.heads : 1;
-            for (int64_t h = 0; h < rows; ++h) sum += __ldcg(p.out + b * p.out_stride[0] + h * p.out_stride[1] + j);
-            w.means[b * p.tokens + j] = token(p, b, j) < 0 ? quiet_nan() : sum;
-        }
-    }
-    if (p.stats) write_stats(p, w, b, mass, weighted_log, peak);
+__device__ __noinline__ void finish(const ImageAttention& p, const Plan& plan, const Layout& w, int b,
+                                    TopkShared& shared) {
+    if (p.stats && threadIdx.x < 32) write_stats(p, plan, w, b);
     if (!p.chosen) return;
-    __syncthreads();
-    const auto value = [&](int64_t i) { return w.means[b * p.tokens + i]; };
+    const auto value = [&](int64_t i) { return w.values[b * p.tokens + i]; };
     choose_topk(value, p.tokens, p.top_k, p.chosen + b * p.tokens, shared);
 }
 
-// What follows when a tile is done: the last block of a key head, then the last of a sample, go on.
-__device__ __noinline__ void combine(const ImageAttention& p, const Plan& plan, const Layout& w, unsigned* tickets,
-                                     int64_t b, int64_t group, TopkShared& shared) {
-    if (!is_last(tickets + b * p.kv_heads + group, plan.splits)) return;
-    const int64_t heads = p.heads / p.kv_heads;
-    for (int64_t h = threadIdx.x / 32; h < heads; h += kWarps) join_tiles(p, plan, w, b, group * heads + h);
-    __syncthreads();
-    look_up(p, w, b, group);
-    if (is_last(tickets + p.batch * p.kv_heads + b, p.kv_heads)) finish(p, w, b, shared);
-}
-
-template <class T, int DIM, int HEADS, bool ALIGNED>
-__global__ void __launch_bounds__(kThreads, 4)
+template <class T, bool ALIGNED>
+__global__ void __launch_bounds__(kThreads, kResident)
     image_attention_kernel(const __grid_constant__ ImageAttention p, const __grid_constant__ Plan plan,
-                           const __grid_constant__ Layout w, unsigned* tickets) {
-    __shared__ union {
-        float score[HEADS][kMaxTile];
-        TopkShared topk;
-    } shared;
-    const unsigned split = blockIdx.x % unsigned(plan.splits), rest = blockIdx.x / unsigned(plan.splits);
-    const unsigned group = rest % unsigned(p.kv_heads), b = rest / unsigned(p.kv_heads);
-    const KeyRange range = key_range(p, b);
-    const int64_t row = query_row(p, b);
-    const int64_t begin = range.begin + int64_t(split) * plan.tile;
-    const int64_t left = row < 0 || row >= p.queries ? 0 : range.end - begin;
-    const int n = left < 0 ? 0 : left < plan.tile ? int(left) : plan.tile;
-
-    const int heads = int(unsigned(p.heads) / unsigned(p.kv_heads));
-    for (int pass = 0; pass < heads; pass += HEADS) {
-        const int64_t first = int64_t(group) * heads + pass;
-        const int here = heads - pass < HEADS ? heads - pass : HEADS;
-        if (n > 0) score_tile<T, DIM, HEADS, ALIGNED>(p, b, group, first, here, begin, n, shared.score);
-        __syncthreads();
-        finish_tile(p, plan, w, b, first, here, begin, n, split, shared.score);
-        __syncthreads();
+                           const __grid_constant__ Layout w) {
+    __shared__ Shared shared;
+    const cooperative_groups::grid_group grid = cooperative_groups::this_grid();
+    const int batch = int(p.batch), first = int(blockIdx.x + gridDim.x * blockIdx.y) * kTokens;
+    for (int b = blockIdx.z; b < batch; b += gridDim.z) {
+        for (int g = blockIdx.y; g < plan.kv_heads; g += gridDim.y) score_run<T, ALIGNED>(p, plan, w, b, g, shared);
     }
-    combine(p, plan, w, tickets, b, group, shared.topk);
+    Positions at(p, plan, blockIdx.z, first);  // on their way before the others arrive
+    grid.sync();
+    for (int b = blockIdx.z; b < batch; b += gridDim.z) {
+        look_up(p, plan, w, b, first, int(gridDim.x * gridDim.y) * kTokens, at, shared.look_up);
+        at = Positions(p, plan, b + gridDim.z, first);
+    }
+    if (!p.stats && !p.chosen) return;
+    grid.sync();
+    if (blockIdx.x != 0 || blockIdx.y != 0) return;
+    for (int b = blockIdx.z; b < batch; b += gridDim.z) finish(p, plan, w, b, shared.topk);
 }
 
-template <class T, int DIM, int HEADS, bool ALIGNED>
-int launch(const ImageAttention& p, unsigned* tickets, float* workspace, cudaStream_t stream) {
-    const Plan plan(p);
-    const Layout layout(p, plan, workspace);
-    const int64_t blocks = p.batch * p.kv_heads * plan.splits;
-    if (blocks > 0x7fffffff) return cudaErrorInvalidConfiguration;
-    image_attention_kernel<T, DIM, HEADS, ALIGNED>
-        <<<unsigned(blocks), kThreads, 0, stream>>>(p, plan, layout, tickets);
-    return cudaGetLastError();
+template <class T, bool ALIGNED>
+int launch(const ImageAttention& p, float* workspace, cudaStream_t stream) {
+    constexpr int64_t most = 1 << 30;  // the kernel counts in 32 bits
+    for (const int64_t n : {p.batch * p.heads, p.keys, p.tokens, p.key.stride[2], p.query.stride[1], p.query.stride[3]}) {
+        if (n > most || n < -most) return cudaErrorInvalidConfiguration;
+    }
+    int device = 0, multiprocessors = 0;
+    if (const int error = cudaGetDevice(&device)) return error;
+    if (const int error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device)) return error;
+    const Plan plan(p, int64_t(multiprocessors) * kResident);
+    cudaLaunchAttribute together{};
+    together.id = cudaLaunchAttributeCooperative;  // all blocks at once, or an error
+    together.val.cooperative = 1;
+    cudaLaunchConfig_t config{};
+    config.gridDim = plan.grid, config.blockDim = dim3(kThreads), config.stream = stream;
+    config.attrs = &together, config.numAttrs = 1;
+    return cudaLaunchKernelEx(&config, image_attention_kernel<T, ALIGNED>, p, plan, Layout(p, workspace));
 }
 
-// Head groups of 1, up to 4, and more (in passes of 8); head dimensions above 128 in passes of 4. One slow kernel per
-// dtype serves keys that 16-byte loads cannot read. Every instance costs build time on every architecture.
+// Every instance costs build time on every architecture: the sizes are numbers at run time. One kernel per dtype serves
+// keys that 16-byte loads cannot read.
 template <class T>
-int choose(const ImageAttention& p, unsigned* tickets, float* workspace, cudaStream_t stream) {
-    constexpr int size = Chunk<T>::size;
-    const auto whole = [](int64_t n) { return n % size == 0; };
+int choose(const ImageAttention& p, float* workspace, cudaStream_t stream) {
+    const auto whole = [](int64_t n) { return n % Element<T>::per_chunk == 0; };
     const bool aligned = reinterpret_cast<uintptr_t>(p.key.data) % 16 == 0 && whole(p.dim) && whole(p.key.stride[0]) &&
                          whole(p.key.stride[1]) && whole(p.key.stride[2]);
-    if (!aligned) return launch<T, 256, 4, false>(p, tickets, workspace, stream);
-    if (p.dim > 128) return launch<T, 256, 4, true>(p, tickets, workspace, stream);
-    const int64_t group = p.heads / p.kv_heads;
-    if (group == 1) return launch<T, 128, 1, true>(p, tickets, workspace, stream);
-    if (group <= 4) return launch<T, 128, 4, true>(p, tickets, workspace, stream);
-    return launch<T, 128, 8, true>(p, tickets, workspace, stream);
+    return aligned ? launch<T, true>(p, workspace, stream) : launch<T, false>(p, workspace, stream);
 }
 
 }  // namespace
 
-Workspace image_attention_workspace(const ImageAttention& p) {
-    const Layout layout(p, Plan(p), nullptr);
-    return {p.batch * (p.kv_heads + 1), layout.floats};
-}
+int64_t image_attention_workspace(const ImageAttention& p) { return Layout(p, nullptr).floats; }
 
 }  // namespace vea::cuda
 
-int vea_image_attention(const vea::ImageAttention* problem, unsigned* tickets, float* workspace, void* stream) {
-    using namespace vea;
+int vea_image_attention(const vea::ImageAttention* problem, float* workspace, void* stream) {
+    using vea::Dtype;
     if (problem->batch == 0 || (problem->tokens == 0 && !problem->stats)) return cudaSuccess;
     switch (problem->key.dtype) {
-        case Dtype::f32: return cuda::choose<float>(*problem, tickets, workspace, cudaStream_t(stream));
-        case Dtype::f16: return cuda::choose<__half>(*problem, tickets, workspace, cudaStream_t(stream));
-        case Dtype::bf16: return cuda::choose<__nv_bfloat16>(*problem, tickets, workspace, cudaStream_t(stream));
+        case Dtype::f32: return vea::cuda::choose<float>(*problem, workspace, cudaStream_t(stream));
+        case Dtype::f16: return vea::cuda::choose<__half>(*problem, workspace, cudaStream_t(stream));
+        case Dtype::bf16: return vea::cuda::choose<__nv_bfloat16>(*problem, workspace, cudaStream_t(stream));
         default: return cudaErrorInvalidValue;
     }
 }

@@ -8,20 +8,17 @@
 
 namespace vea::cuda {
 
-constexpr int64_t kMaxDim = 256;  // D
+constexpr int64_t kMaxDim = 256;     // D
+constexpr int64_t kMaxHeads = 1024;  // Hq
 
-struct Workspace {
-    int64_t tickets;  // 32-bit words; zero before the first launch, left zero by every launch
-    int64_t floats;   // of scratch memory, 16-byte aligned, in any state
-};
-
-Workspace image_attention_workspace(const ImageAttention& problem);
+// Floats of scratch memory that a launch needs, 16-byte aligned, in any state.
+int64_t image_attention_workspace(const ImageAttention& problem);
 
 }  // namespace vea::cuda
 
 extern "C" {
 
-int vea_image_attention(const vea::ImageAttention* problem, unsigned* tickets, float* workspace, void* stream);
+int vea_image_attention(const vea::ImageAttention* problem, float* workspace, void* stream);
 int vea_topk_mask(const vea::TopkMask* problem, void* stream);
 
 const char* vea_cuda_error(int code);

@@ -2,7 +2,8 @@
 //
 // Fibers switch at barriers and warp exchanges only, in an order drawn anew each round, and blocks run in random order:
 // a kernel that relies on an order CUDA does not promise gives wrong numbers here too. A barrier that not all threads
-// reach ends the program. Speed, and races between two barriers of one thread, stay out of sight.
+// reach ends the program. Blocks that are launched together meet at the grid's barrier; shared memory does not outlast
+// it. Speed, and races between two barriers of one thread, stay out of sight.
 #pragma once
 
 #include <ucontext.h>
@@ -28,15 +29,24 @@
 #define __grid_constant__
 #define __shared__ static  // one block at a time; what the last block left in it stays, as on a GPU
 
-struct dim3_ {
-    unsigned x;
+struct dim3 {
+    explicit dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+    unsigned x, y, z;
 };
 struct float2 {
     float x, y;
 };
+struct float4 {
+    float x, y, z, w;
+};
+struct uint2 {
+    unsigned x, y;
+};
 struct uint4 {
     unsigned x, y, z, w;
 };
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 inline float2 make_float2(float x, float y) { return {x, y}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
@@ -48,6 +58,17 @@ inline cudaError_t cudaGetDeviceCount(int* count) {
     *count = 1;
     return cudaSuccess;
 }
+inline cudaError_t cudaGetDevice(int* device) {
+    *device = 0;
+    return cudaSuccess;
+}
+enum { cudaDevAttrMultiProcessorCount };
+inline cudaError_t cudaDeviceGetAttribute(int* value, int, int) {
+    *value = 2;
+    return cudaSuccess;
+}
+
+inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulation {
 
@@ -69,7 +90,7 @@ struct Block {
 };
 
 inline Block* block = nullptr;
-inline dim3_ thread_index, block_index, block_size;
+inline Barrier grid;
 
 inline void wait(Barrier& barrier, int members) {
     Block& b = *block;
@@ -104,9 +125,7 @@ inline void enter() {
     swapcontext(&b.fibers[b.current], &b.scheduler);
 }
 
-inline void run_block(int threads, const std::function<void()>& body, std::mt19937& random) {
-    static Block b;  // its stacks are kept from block to block
-    block = &b;
+inline void start(Block& b, unsigned threads, const std::function<void()>& body) {
     b.body = body;
     b.fibers.resize(threads);
     b.stacks.resize(threads);
@@ -114,7 +133,7 @@ inline void run_block(int threads, const std::function<void()>& body, std::mt199
     b.warps.assign(threads / 32, {});
     b.all = {};
     b.exchange.assign(threads, 0);
-    for (int i = 0; i < threads; ++i) {
+    for (unsigned i = 0; i < threads; ++i) {
         b.stacks[i].resize(1 << 17);
         getcontext(&b.fibers[i]);
         b.fibers[i].uc_stack.ss_sp = b.stacks[i].data();
@@ -122,46 +141,96 @@ inline void run_block(int threads, const std::function<void()>& body, std::mt199
         b.fibers[i].uc_link = &b.scheduler;
         makecontext(&b.fibers[i], enter, 0);
     }
-    std::vector<int> order(threads);
+}
+
+// Runs a block until its threads are done or none gets any further; false: they had not moved at all.
+inline bool run(Block& b, unsigned index, std::mt19937& random) {
+    block = &b;
+    blockIdx.x = index % gridDim.x, blockIdx.y = index / gridDim.x % gridDim.y, blockIdx.z = index / gridDim.x / gridDim.y;
+    std::vector<int> order(b.done.size());
     std::iota(order.begin(), order.end(), 0);
-    while (std::count(b.done.begin(), b.done.end(), true) < threads) {
+    bool moved = false;
+    do {
         std::shuffle(order.begin(), order.end(), random);
         b.progress = false;
         for (const int i : order) {
             if (b.done[i]) continue;
             b.current = i;
-            thread_index.x = i;
+            threadIdx.x = i;
             swapcontext(&b.scheduler, &b.fibers[i]);
         }
-        if (!b.progress) {
-            std::fprintf(stderr, "emulation: threads wait at different barriers\n");
-            std::abort();
-        }
-    }
+        moved |= b.progress;
+    } while (b.progress);
+    return moved;
+}
+
+inline bool done(const Block& b) { return std::count(b.done.begin(), b.done.end(), false) == 0; }
+
+inline void stuck() {
+    std::fprintf(stderr, "emulation: threads wait at different barriers\n");
+    std::abort();
+}
+
+inline std::vector<unsigned> shuffled(unsigned blocks, std::mt19937& random) {
+    std::vector<unsigned> order(blocks);
+    std::iota(order.begin(), order.end(), 0);
+    std::shuffle(order.begin(), order.end(), random);
+    return order;
 }
 
 template <class Body>
 void launch(unsigned blocks, unsigned threads, const Body& body) {
     static std::mt19937 random(0);
-    std::vector<unsigned> order(blocks);
-    std::iota(order.begin(), order.end(), 0);
-    std::shuffle(order.begin(), order.end(), random);
-    block_size.x = threads;
-    for (const unsigned i : order) {
-        block_index.x = i;
-        run_block(int(threads), body, random);
+    static Block b;  // its stacks are kept from block to block
+    blockDim.x = threads, gridDim = dim3(blocks);
+    for (const unsigned i : shuffled(blocks, random)) {
+        start(b, threads, body);
+        run(b, i, random);
+        if (!done(b)) stuck();
+    }
+}
+
+template <class Body>
+void launch_together(dim3 of, unsigned threads, const Body& body) {
+    static std::mt19937 random(0);
+    static std::vector<Block> all;
+    const unsigned blocks = of.x * of.y * of.z;
+    if (all.size() < blocks) all.resize(blocks);
+    blockDim.x = threads, gridDim = of;
+    grid = {};
+    for (unsigned i = 0; i < blocks; ++i) start(all[i], threads, body);
+    while (!std::all_of(all.begin(), all.begin() + blocks, done)) {
+        bool moved = false;
+        for (const unsigned i : shuffled(blocks, random)) moved |= run(all[i], i, random);
+        if (!moved) stuck();
     }
 }
 
 }  // namespace emulation
 
-#define threadIdx emulation::thread_index
-#define blockIdx emulation::block_index
-#define blockDim emulation::block_size
+enum { cudaLaunchAttributeCooperative = 1 };
+struct cudaLaunchAttribute {
+    int id;
+    struct {
+        int cooperative;
+    } val;
+};
+struct cudaLaunchConfig_t {
+    dim3 gridDim, blockDim;
+    size_t dynamicSmemBytes;
+    cudaStream_t stream;
+    cudaLaunchAttribute* attrs;
+    unsigned numAttrs;
+};
+template <class... Parameters, class... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...), Arguments&&... arguments) {
+    if (config->numAttrs != 1 || config->attrs->val.cooperative != 1) return cudaErrorInvalidValue;
+    emulation::launch_together(config->gridDim, config->blockDim.x, [&] { kernel(arguments...); });
+    return cudaSuccess;
+}
 
 inline void __syncthreads() { emulation::wait(emulation::block->all, int(blockDim.x)); }
 inline void __syncwarp() { emulation::wait_for_warp(); }
-inline void __threadfence() {}
 
 template <class T>
 T __shfl_xor_sync(unsigned, T value, int mask) {
@@ -187,21 +256,17 @@ inline unsigned atomicAdd(unsigned* to, unsigned value) {
     *to += value;
     return old;
 }
-inline unsigned atomicInc(unsigned* to, unsigned limit) {
-    const unsigned old = *to;
-    *to = old >= limit ? 0 : old + 1;
-    return old;
-}
 template <class T>
-T __ldg(const T* from) {
+T __ldcg(const T* from) {
     if (reinterpret_cast<uintptr_t>(from) % sizeof(T) != 0) std::abort();  // a GPU faults on misaligned vectors
     return *from;
 }
 template <class T>
-T __ldcg(const T* from) {
-    if (reinterpret_cast<uintptr_t>(from) % sizeof(T) != 0) std::abort();
-    return *from;
+T __ldcs(const T* from) {
+    return __ldcg(from);
 }
+inline float __expf(float x) { return expf(x); }
+inline float __fdividef(float a, float b) { return a / b; }
 inline float __uint_as_float(unsigned bits) {
     float value;
     memcpy(&value, &bits, sizeof value);

@@ -124,7 +124,8 @@ def _run(a: Arguments, out: Tensor | None, stats: Tensor | None) -> tuple[Tensor
             scores, chosen = _room(a, out)
             kernels.image_attention_cpu(a, scores, out is not None, chosen, stats, torch.get_num_threads())
             return scores, chosen
-        if a.query.is_cuda and a.query.shape[3] <= kernels.max_dim_cuda:
+        heads, dim = a.query.shape[1], a.query.shape[3]
+        if a.query.is_cuda and dim <= kernels.max_dim_cuda and heads <= kernels.max_heads_cuda:
             return _run_cuda(kernels, a, out, stats)
     check_image_attention(a, out)
     check_indices(a)
@@ -138,10 +139,8 @@ def _run_cuda(kernels: Any, a: Arguments, out: Tensor | None, stats: Tensor | No
     with on_device_of(a.query):
         scores, chosen = _room(a, out)
         stream = torch.cuda.current_stream().cuda_stream
-        tickets, scratch = cuda_workspace(kernels, a, stream)
-        kernels.image_attention_cuda(
-            a, scores, out is not None, chosen, stats, tickets.data_ptr(), scratch.data_ptr(), stream
-        )
+        scratch = cuda_workspace(kernels, a)
+        kernels.image_attention_cuda(a, scores, out is not None, chosen, stats, scratch.data_ptr(), stream)
     return scores, chosen
 
 
