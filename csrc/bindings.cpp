@@ -3,6 +3,7 @@
 // before any pointer is used, in a message that names the argument.
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <cmath>
 #include <sstream>
 #include <string>
@@ -11,6 +12,7 @@
 #include "bindings_evidence.h"
 #include "cpu/inner.h"
 #include "cpu/ops.h"
+#include "dlpack.h"
 #include "numerics.h"
 #include "problem.h"
 #ifdef VEA_CUDA_ARCHS
@@ -62,25 +64,31 @@ struct Names {
     PyObject* device = PyUnicode_InternFromString("device");
     PyObject* is_neg = PyUnicode_InternFromString("is_neg");
     PyObject* tensor;  // the type
+    vea::dlpack::Read read = nullptr;  // of a tensor of this very type; nullptr where torch is too old
     struct Known {
         PyObject* object;
         Dtype code;
         int64_t size;
         const char* name;
+        int kind;  // to DLPack
     } dtypes[6];
 
     Names() {
         const py::module_ torch = py::module_::import("torch");
         tensor = py::object(torch.attr("Tensor")).release().ptr();
-        const auto known = [&](const char* name, Dtype code, int64_t size) {
-            return Known{py::object(torch.attr(name)).release().ptr(), code, size, name};
+        const auto known = [&](const char* name, Dtype code, int64_t size, int kind) {
+            return Known{py::object(torch.attr(name)).release().ptr(), code, size, name, kind};
         };
-        dtypes[0] = known("float32", Dtype::f32, 4);
-        dtypes[1] = known("float16", Dtype::f16, 2);
-        dtypes[2] = known("bfloat16", Dtype::bf16, 2);
-        dtypes[3] = known("int64", Dtype::i64, 8);
-        dtypes[4] = known("int32", Dtype::i32, 4);
-        dtypes[5] = known("bool", Dtype::boolean, 1);
+        dtypes[0] = known("float32", Dtype::f32, 4, vea::dlpack::kFloat);
+        dtypes[1] = known("float16", Dtype::f16, 2, vea::dlpack::kFloat);
+        dtypes[2] = known("bfloat16", Dtype::bf16, 2, vea::dlpack::kBfloat);
+        dtypes[3] = known("int64", Dtype::i64, 8, vea::dlpack::kInt);
+        dtypes[4] = known("int32", Dtype::i32, 4, vea::dlpack::kInt);
+        dtypes[5] = known("bool", Dtype::boolean, 1, vea::dlpack::kBool);
+        const py::object capsule = py::getattr(tensor, "__dlpack_c_exchange_api__", py::none());
+        if (PyCapsule_IsValid(capsule.ptr(), vea::dlpack::kCapsule)) {
+            read = vea::dlpack::reader(PyCapsule_GetPointer(capsule.ptr(), vea::dlpack::kCapsule));
+        }
     }
 };
 
@@ -164,11 +172,13 @@ public:
     Tensor read(py::handle object, const char* name, int rank) {
         Tensor t{name, {}};
         PyObject* const tensor = names().tensor;
-        if (py::type::of(object).ptr() != tensor && PyObject_IsInstance(object.ptr(), tensor) != 1) {
+        const bool plain = py::type::handle_of(object).ptr() == tensor;
+        if (!plain && PyObject_IsInstance(object.ptr(), tensor) != 1) {
             refuse(name, " is ", text(py::type::of(object)), "; give a torch.Tensor");
         }
         try {
-            read_tensor(object, rank, t);
+            if (!plain || !read_at_once(object, rank, t)) read_by_attributes(object, rank, t);
+            check_memory(object, t);
         } catch (const py::error_already_set& error) {  // sparse, nested, inside vmap
             refuse(name, " has no strided memory: ", text(error.value()));
         }
@@ -176,28 +186,59 @@ public:
     }
 
 private:
-    void read_tensor(py::handle object, int rank, Tensor& t) {
+    // One call into torch instead of five, each of which takes its own way through code and data that the model has pushed
+    // out of the cache. What it cannot read is left to the five, and to their messages.
+    bool read_at_once(py::handle object, int rank, Tensor& t) {
+        vea::dlpack::Tensor found;
+        if (names().read == nullptr) return false;
+        if (names().read(object.ptr(), &found) != 0) {
+            PyErr_Clear();
+            return false;
+        }
+        if (found.rank != rank || !find_dtype(found, t)) return false;
+        if (on_cpu_ != (found.device.type == vea::dlpack::kHost)) return false;
+        if (!on_cpu_) check_device(object, t.name);
+        t.rank = rank;
+        std::copy_n(found.shape, rank, t.size);
+        std::copy_n(found.stride, rank, t.array.stride);
+        t.array.data = static_cast<const char*>(found.data) + found.byte_offset;
+        return true;
+    }
+
+    static bool find_dtype(const vea::dlpack::Tensor& found, Tensor& t) {
+        for (const auto& known : names().dtypes) {
+            if (found.dtype.kind != known.kind || found.dtype.bits != 8 * known.size || found.dtype.lanes != 1) continue;
+            t.array.dtype = known.code;
+            t.itemsize = known.size;
+            return true;
+        }
+        return false;
+    }
+
+    void read_by_attributes(py::handle object, int rank, Tensor& t) {
         const py::tuple shape = attribute(object, names().shape);
         const py::tuple stride = call(object, names().stride);
         t.rank = int(shape.size());
         if (t.rank != rank) {
             refuse(t.name, " has shape ", text(py::list(shape)), "; it needs ", rank, " dimensions");
         }
-        bool empty = false;
         for (int i = 0; i < rank; ++i) {
             t.size[i] = PyLong_AsLongLong(PyTuple_GET_ITEM(shape.ptr(), i));
             t.array.stride[i] = PyLong_AsLongLong(PyTuple_GET_ITEM(stride.ptr(), i));
-            empty = empty || t.size[i] == 0;
         }
         read_dtype(object, t);
         check_device(object, t.name);
-        if (is_float(t.array.dtype) && call(object, names().is_neg).ptr() == Py_True) {  // memory holds -x
-            refuse(t.name, " is a negated view; pass ", t.name, ".resolve_neg()");
-        }
         const py::object pointer = call(object, names().data_ptr);
         t.array.data = PyLong_AsVoidPtr(pointer.ptr());
         if (PyErr_Occurred()) throw py::error_already_set();
+    }
+
+    void check_memory(py::handle object, Tensor& t) {
+        if (is_float(t.array.dtype) && call(object, names().is_neg).ptr() == Py_True) {  // memory holds -x
+            refuse(t.name, " is a negated view; pass ", t.name, ".resolve_neg()");
+        }
         static const char nothing = 0;
+        const bool empty = std::count(t.size, t.size + t.rank, 0) > 0;
         if (empty) t.array.data = &nothing;  // given, but never read
         if (t.array.data == nullptr) refuse(t.name, " has no memory (data_ptr() is 0)");
         if (!empty && reinterpret_cast<uintptr_t>(t.array.data) % t.itemsize != 0) {
