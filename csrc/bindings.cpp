@@ -1,10 +1,9 @@
-// The only file that knows Python. Tensors are read by duck typing (data_ptr, shape, stride, dtype, is_cpu, is_cuda), so
-// that one build serves every torch. Everything that could make a kernel read or write out of place is refused here,
-// before any pointer is used, in a message that names the argument.
+// The operators as Python calls them: their arguments, held to each other and to what the kernels take.
 #include <pybind11/pybind11.h>
 
 #include <cmath>
-#include <sstream>
+#include <limits>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -13,6 +12,7 @@
 #include "cpu/ops.h"
 #include "numerics.h"
 #include "problem.h"
+#include "tensors.h"
 #ifdef VEA_CUDA_ARCHS
 #include "cuda/ops.h"
 #endif
@@ -21,15 +21,17 @@ namespace py = pybind11;
 
 namespace {
 
-using vea::Array;
 using vea::Dtype;
+using vea::InvalidInput;
+using vea::is_float;
+using vea::is_index;
+using vea::number;
+using vea::Reader;
+using vea::refuse;
+using vea::Tensor;
 
 constexpr int64_t kMostScores = int64_t(1) << 40;  // B * Hq * Lk
 constexpr int64_t kMostTokens = (int64_t(1) << 31) - 1;  // top-k counts in 32 bits
-
-struct InvalidInput {
-    std::string message;
-};
 
 struct DeviceError {
     std::string message;
@@ -44,195 +46,6 @@ void check_launch(int code) {
 #else
 constexpr int64_t kMaxDimCuda = 0, kMaxHeadsCuda = 0;
 #endif
-
-template <class... Parts>
-[[noreturn]] void refuse(const Parts&... parts) {
-    std::ostringstream text;
-    (text << ... << parts);
-    throw InvalidInput{text.str()};
-}
-
-// Attribute names and torch's dtypes, fetched once: looking them up by C string would cost more than the kernel.
-struct Names {
-    PyObject* data_ptr = PyUnicode_InternFromString("data_ptr");
-    PyObject* shape = PyUnicode_InternFromString("shape");
-    PyObject* stride = PyUnicode_InternFromString("stride");
-    PyObject* dtype = PyUnicode_InternFromString("dtype");
-    PyObject* is_cpu = PyUnicode_InternFromString("is_cpu");
-    PyObject* device = PyUnicode_InternFromString("device");
-    PyObject* is_neg = PyUnicode_InternFromString("is_neg");
-    PyObject* tensor;  // the type
-    struct Known {
-        PyObject* object;
-        Dtype code;
-        int64_t size;
-        const char* name;
-    } dtypes[6];
-
-    Names() {
-        const py::module_ torch = py::module_::import("torch");
-        tensor = py::object(torch.attr("Tensor")).release().ptr();
-        const auto known = [&](const char* name, Dtype code, int64_t size) {
-            return Known{py::object(torch.attr(name)).release().ptr(), code, size, name};
-        };
-        dtypes[0] = known("float32", Dtype::f32, 4);
-        dtypes[1] = known("float16", Dtype::f16, 2);
-        dtypes[2] = known("bfloat16", Dtype::bf16, 2);
-        dtypes[3] = known("int64", Dtype::i64, 8);
-        dtypes[4] = known("int32", Dtype::i32, 4);
-        dtypes[5] = known("bool", Dtype::boolean, 1);
-    }
-};
-
-const Names& names() {
-    static const Names* const instance = new Names;  // never freed: the interpreter may be gone before statics are
-    return *instance;
-}
-
-py::object attribute(py::handle object, PyObject* name) {
-    PyObject* value = PyObject_GetAttr(object.ptr(), name);
-    if (value == nullptr) throw py::error_already_set();
-    return py::reinterpret_steal<py::object>(value);
-}
-
-py::object call(py::handle object, PyObject* name) {
-    PyObject* value = PyObject_CallMethodNoArgs(object.ptr(), name);
-    if (value == nullptr) throw py::error_already_set();
-    return py::reinterpret_steal<py::object>(value);
-}
-
-std::string text(py::handle object) { return std::string(py::str(object)); }
-
-template <class Number>
-Number number(py::handle value, const char* name, const char* wanted) {
-    try {
-        return value.cast<Number>();
-    } catch (const py::cast_error&) {
-        refuse(name, " = ", text(py::repr(value)), "; give ", wanted);
-    }
-}
-
-// One tensor argument: what the kernels need of it, and what the messages need.
-struct Tensor {
-    const char* name;
-    Array array;
-    int64_t size[4] = {1, 1, 1, 1};
-    int64_t itemsize = 0;
-    int rank = 0;
-
-    bool given() const { return rank > 0; }
-
-    std::string shape() const {
-        std::ostringstream result;
-        for (int i = 0; i < rank; ++i) result << (i ? ", " : "[") << size[i];
-        return result.str() + "]";
-    }
-
-    // Size 1 is allowed where the kernel walks further: it stays in place.
-    void broadcast() {
-        for (int i = 0; i < rank; ++i) {
-            if (size[i] == 1) array.stride[i] = 0;
-        }
-    }
-
-    void require_size(int dimension, int64_t wanted, bool or_one = false) const {
-        if (size[dimension] == wanted || (or_one && size[dimension] == 1)) return;
-        refuse(name, " has shape ", shape(), "; dimension ", dimension, " must be ", wanted, or_one ? " or 1" : "");
-    }
-
-    template <class Accept>
-    void require_dtype(Accept accept, const char* allowed) const {
-        if (accept(array.dtype)) return;
-        const char* found = "";
-        for (const auto& known : names().dtypes) found = known.code == array.dtype ? known.name : found;
-        refuse(name, " is torch.", found, "; allowed: ", allowed);
-    }
-};
-
-bool is_float(Dtype d) { return d == Dtype::f32 || d == Dtype::f16 || d == Dtype::bf16; }
-bool is_index(Dtype d) { return d == Dtype::i32 || d == Dtype::i64; }
-
-// Reads the tensors of one call and holds them to the device of the first.
-class Reader {
-public:
-    explicit Reader(bool on_cpu) : on_cpu_(on_cpu) {}
-
-    Tensor optional(py::handle object, const char* name, int rank) {
-        return object.is_none() ? Tensor{name, {}} : read(object, name, rank);
-    }
-
-    Tensor read(py::handle object, const char* name, int rank) {
-        Tensor t{name, {}};
-        PyObject* const tensor = names().tensor;
-        if (py::type::of(object).ptr() != tensor && PyObject_IsInstance(object.ptr(), tensor) != 1) {
-            refuse(name, " is ", text(py::type::of(object)), "; give a torch.Tensor");
-        }
-        try {
-            read_tensor(object, rank, t);
-        } catch (const py::error_already_set& error) {  // sparse, nested, inside vmap
-            refuse(name, " has no strided memory: ", text(error.value()));
-        }
-        return t;
-    }
-
-private:
-    void read_tensor(py::handle object, int rank, Tensor& t) {
-        const py::tuple shape = attribute(object, names().shape);
-        const py::tuple stride = call(object, names().stride);
-        t.rank = int(shape.size());
-        if (t.rank != rank) {
-            refuse(t.name, " has shape ", text(py::list(shape)), "; it needs ", rank, " dimensions");
-        }
-        bool empty = false;
-        for (int i = 0; i < rank; ++i) {
-            t.size[i] = PyLong_AsLongLong(PyTuple_GET_ITEM(shape.ptr(), i));
-            t.array.stride[i] = PyLong_AsLongLong(PyTuple_GET_ITEM(stride.ptr(), i));
-            empty = empty || t.size[i] == 0;
-        }
-        read_dtype(object, t);
-        check_device(object, t.name);
-        if (is_float(t.array.dtype) && call(object, names().is_neg).ptr() == Py_True) {  // memory holds -x
-            refuse(t.name, " is a negated view; pass ", t.name, ".resolve_neg()");
-        }
-        const py::object pointer = call(object, names().data_ptr);
-        t.array.data = PyLong_AsVoidPtr(pointer.ptr());
-        if (PyErr_Occurred()) throw py::error_already_set();
-        static const char nothing = 0;
-        if (empty) t.array.data = &nothing;  // given, but never read
-        if (t.array.data == nullptr) refuse(t.name, " has no memory (data_ptr() is 0)");
-        if (!empty && reinterpret_cast<uintptr_t>(t.array.data) % t.itemsize != 0) {
-            refuse(t.name, " is not aligned to its ", t.itemsize, "-byte elements; pass ", t.name, ".clone()");
-        }
-    }
-
-    void read_dtype(py::handle object, Tensor& t) {
-        const py::object dtype = attribute(object, names().dtype);
-        for (const auto& known : names().dtypes) {
-            if (dtype.ptr() != known.object) continue;
-            t.array.dtype = known.code;
-            t.itemsize = known.size;
-            return;
-        }
-        refuse(t.name, " is ", text(dtype), "; no kernel reads it");
-    }
-
-    void check_device(py::handle object, const char* name) {
-        if (on_cpu_) {
-            if (attribute(object, names().is_cpu).ptr() == Py_True) return;
-            refuse(name, " is on ", text(attribute(object, names().device)), ", query on cpu; move it with ", name,
-                   ".to(\"cpu\")");
-        }
-        const py::object device = attribute(object, names().device);
-        if (!device_) device_ = device;
-        if (!device_.equal(device)) {
-            refuse(name, " is on ", text(device), ", query on ", text(device_), "; move it with ", name, ".to(\"",
-                   text(device_), "\")");
-        }
-    }
-
-    bool on_cpu_;
-    py::object device_;
-};
 
 // Two rows of `out` in the same place would be added to twice. Nested layouts only, which is all that slicing makes.
 void check_rows_apart(const Tensor& out) {
@@ -255,9 +68,10 @@ void check_rows_apart(const Tensor& out) {
     }
 }
 
-// Index values can only be looked at in host memory; on a GPU the kernel answers bad ones with NaN.
-void check_values(const Tensor& index, int64_t low, int64_t end) {
-    if (!index.given()) return;
+// Index values can only be looked at in host memory; on a GPU the kernel answers bad ones with NaN. Returns the largest.
+int64_t check_values(const Tensor& index, int64_t low, int64_t end) {
+    int64_t largest = low;
+    if (!index.given()) return largest;
     for (int64_t i = 0; i < index.size[0]; ++i) {
         for (int64_t j = 0; j < index.size[1]; ++j) {
             const int64_t value = vea::load_index(index.array.data, index.array.dtype,
@@ -265,8 +79,10 @@ void check_values(const Tensor& index, int64_t low, int64_t end) {
             if (value < low || value >= end) {
                 refuse(index.name, " holds ", value, "; allowed: ", low, " to ", end - 1);
             }
+            largest = std::max(largest, value);
         }
     }
+    return largest;
 }
 
 int64_t checked_tokens(const Tensor& t) {
@@ -314,20 +130,17 @@ struct Call {
     }
 };
 
-vea::ImageAttention checked(const py::tuple& arguments, py::handle out_tensor, bool accumulate, py::handle chosen,
-                            py::handle stats, bool on_cpu) {
-    const Call call(arguments);
-    Reader reader(on_cpu);
-    vea::ImageAttention p;
-    const auto floats = "torch.float32, torch.float16, torch.bfloat16";
-    const auto indices = "torch.int32, torch.int64";
+const auto kFloats = "torch.float32, torch.float16, torch.bfloat16";
+const auto kIndices = "torch.int32, torch.int64";
 
-    const Tensor query = reader.read(call.query, "query", 4);
-    query.require_dtype(is_float, floats);
+void read_query_and_key(Reader& reader, py::handle query_tensor, py::handle key_tensor, int64_t max_dim,
+                        vea::ImageAttention& p) {
+    const Tensor query = reader.read(query_tensor, "query", 4);
+    query.require_dtype(is_float, kFloats);
     p.batch = query.size[0], p.heads = query.size[1], p.queries = query.size[2], p.dim = query.size[3];
     p.query = query.array;
 
-    const Tensor key = reader.read(call.key, "key", 4);
+    const Tensor key = reader.read(key_tensor, "key", 4);
     if (key.array.dtype != query.array.dtype) {
         key.require_dtype([&](Dtype d) { return d == query.array.dtype; }, "the dtype of query");
     }
@@ -345,15 +158,22 @@ vea::ImageAttention checked(const py::tuple& arguments, py::handle out_tensor, b
     if (p.batch > kMostScores / p.heads / p.keys) {
         refuse("query ", query.shape(), " and key ", key.shape(), " make more than ", kMostScores, " scores");
     }
-    const int64_t max_dim = on_cpu ? vea::kMaxDim : kMaxDimCuda;
     if (p.dim > max_dim) refuse("query has ", p.dim, " channels per head; the kernel takes 1 to ", max_dim);
     if (!on_cpu && p.heads > kMaxHeadsCuda) refuse("query has ", p.heads, " heads; the kernel takes 1 to ", kMaxHeadsCuda);
     if (p.dim > 1 && p.key.stride[3] != 1) {
         refuse("key has stride ", p.key.stride[3], " along its channels; pass key.contiguous()");
     }
+}
+
+vea::ImageAttention checked(const py::tuple& arguments, py::handle out_tensor, bool accumulate, py::handle chosen,
+                            py::handle stats, bool on_cpu) {
+    const Call call(arguments);
+    Reader reader(on_cpu);
+    vea::ImageAttention p;
+    read_query_and_key(reader, call.query, call.key, on_cpu ? vea::kMaxDim : kMaxDimCuda, p);
 
     const Tensor image_index = reader.read(call.image_index, "image_index", 2);
-    image_index.require_dtype(is_index, indices);
+    image_index.require_dtype(is_index, kIndices);
     image_index.require_size(0, p.batch);
     p.tokens = checked_tokens(image_index);
     p.image_index = image_index.array;
@@ -363,7 +183,7 @@ vea::ImageAttention checked(const py::tuple& arguments, py::handle out_tensor, b
     const Tensor key_stop = reader.optional(call.key_stop, "key_stop", 1);
     for (const Tensor* t : {&query_index, &key_start, &key_stop}) {
         if (!t->given()) continue;
-        t->require_dtype(is_index, indices);
+        t->require_dtype(is_index, kIndices);
         t->require_size(0, p.batch);
     }
     p.query_index = query_index.array, p.key_start = key_start.array, p.key_stop = key_stop.array;
@@ -382,12 +202,12 @@ vea::ImageAttention checked(const py::tuple& arguments, py::handle out_tensor, b
         mask.require_dtype([](Dtype d) { return d == Dtype::boolean || is_float(d); },
                            "torch.bool, torch.float32, torch.float16, torch.bfloat16");
     }
-    if (position_bias.given()) position_bias.require_dtype(is_float, floats);
+    if (position_bias.given()) position_bias.require_dtype(is_float, kFloats);
     p.mask = mask.array, p.position_bias = position_bias.array;
 
     const Tensor sinks = reader.optional(call.sinks, "sinks", 1);
     if (sinks.given()) {
-        sinks.require_dtype(is_float, floats);
+        sinks.require_dtype(is_float, kFloats);
         sinks.require_size(0, p.heads);
     }
     p.sinks = sinks.array;
@@ -444,6 +264,67 @@ vea::TopkMask checked(py::handle scores, py::handle k, py::handle chosen, bool o
     return p;
 }
 
+// Rows of decoding steps over the same image tokens. What stays from step to step is read and checked once, so that a step
+// looks at its query and keys alone.
+class StepReader {
+public:
+    StepReader(const py::object& image_index, const py::object& scores, const py::object& stats, int threads)
+        : kept_{image_index, scores, stats}, threads_(threads) {
+        Reader reader(true);
+        const Tensor index = reader.read(image_index, "image_index", 2);
+        index.require_dtype(is_index, kIndices);
+        step_.batch = index.size[0], step_.tokens = checked_tokens(index);
+        step_.image_index = index.array;
+        last_ = check_values(index, -1, std::numeric_limits<int64_t>::max());
+        const Tensor rows = reader.read(scores, "scores", 3);
+        rows_ = rows.size[0];
+        scores_ = buffer(rows, step_.tokens);
+        stats_ = buffer(reader.read(stats, "stats", 3), 4);
+    }
+
+    // False: not a call for this one, and nothing was done.
+    bool operator()(int64_t row, py::handle query, py::handle key, py::handle scale, int64_t kept) const {
+        vea::ImageAttention p = step_;
+        if (!vea::is_plain_tensor(query) || !vea::is_plain_tensor(key)) return false;
+        try {
+            Reader reader(true);
+            read_query_and_key(reader, query, key, vea::kMaxDim, p);
+        } catch (const InvalidInput&) {
+            return false;
+        }
+        if (row < 0 || row >= rows_ || p.batch != step_.batch || p.queries != 1 || p.keys < kept || p.keys <= last_) return false;
+        p.scale = scale.is_none() ? 1 / std::sqrt(float(p.dim)) : number<float>(scale, "scale", "a number or None");
+        p.out = scores_ + row * p.batch * p.tokens;
+        p.out_stride[0] = p.tokens;
+        p.stats = stats_ + row * p.batch * 4;
+        py::gil_scoped_release release;
+        vea::cpu::image_attention(p, threads_);
+        return true;
+    }
+
+private:
+    float* buffer(const Tensor& t, int64_t width) const {  // [rows_, B, width]
+        t.require_dtype([](Dtype d) { return d == Dtype::f32; }, "torch.float32");
+        int64_t packed = 1;  // 0: there are no elements
+        const int64_t sizes[] = {rows_, step_.batch, width};
+        for (int i = 2; i >= 0; --i) {
+            t.require_size(i, sizes[i]);
+            if (sizes[i] > 1 && packed > 0 && t.array.stride[i] != packed) {
+                refuse(t.name, " has stride ", t.array.stride[i], " in dimension ", i, "; it must be contiguous");
+            }
+            packed *= sizes[i];
+        }
+        return static_cast<float*>(const_cast<void*>(t.array.data));
+    }
+
+    const py::object kept_[3];  // the owners of the memory
+    const int threads_;
+    vea::ImageAttention step_;  // what all steps have in common
+    int64_t rows_;
+    int64_t last_;  // the largest image index
+    float *scores_, *stats_;
+};
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -479,6 +360,12 @@ PYBIND11_MODULE(_C, m) {
         const vea::ImageAttention problem = checked(arguments, out, accumulate, chosen, stats, true);
         py::gil_scoped_release release;
         vea::cpu::image_attention(problem, threads);
+    });
+    m.def("step_reader", [](const py::object& image_index, const py::object& scores, const py::object& stats, int threads) {
+        const auto reader = std::make_shared<StepReader>(image_index, scores, stats, threads);
+        return py::cpp_function([reader](int64_t row, py::handle query, py::handle key, py::handle scale, int64_t kept) {
+            return (*reader)(row, query, key, scale, kept);
+        });
     });
     m.def("topk_mask_cpu", [](py::handle scores, py::handle k, py::handle chosen, int threads) {
         const vea::TopkMask problem = checked(scores, k, chosen, true);

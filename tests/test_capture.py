@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
 import vea_sdk as vea
+from vea_sdk import _native, ops
 from vea_sdk.capture import interception
 from vea_sdk.capture.call import from_interface
 from vea_sdk.capture.prompt import Step
@@ -56,10 +57,10 @@ def eager(model: Any) -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
-def eager_rows(family: TinyFamily, inputs: Any) -> tuple[Tensor, Tensor]:
+def eager_rows(family: TinyFamily, inputs: Any, **options: Any) -> tuple[Tensor, Tensor]:
     """Head means of generate()'s own eager weights over the image keys: ([layers, B, steps, M], sequences)."""
     with eager(family.model):
-        out = generate(family.model, inputs, output_attentions=True, return_dict_in_generate=True)
+        out = generate(family.model, inputs, output_attentions=True, return_dict_in_generate=True, **options)
     index = [(row == family.image_token_id).nonzero().flatten() for row in inputs["input_ids"]]
     prompt = inputs["input_ids"].shape[1]
     steps = []
@@ -89,6 +90,23 @@ def test_rows_equal_eager_attention(name: str, batch: Any, cache: str) -> None:
     assert session.attention.shape == expected.shape
     assert (session.attention - expected).abs().max() <= TOLERANCE
     assert expected.amax((0, -1)).min() > 1e-3  # the rows compared hold something
+
+
+@names
+def test_most_steps_of_decoding_go_the_short_way(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if _native.extension() is None:
+        pytest.skip("plain torch has no shorter way")
+    long_way, calls = ops.image_attention, []
+    monkeypatch.setattr(ops, "image_attention", lambda *args, **kwargs: calls.append(0) or long_way(*args, **kwargs))
+    family, tokens = FAMILIES[name](), {"max_new_tokens": 20, "min_new_tokens": 20}
+    inputs = single(family)
+    expected, _ = eager_rows(family, inputs, **tokens)
+    with vea.capture(family.model, layers="all", queries="all") as session:
+        generate(family.model, inputs, **tokens)
+    assert session.attention.shape[2] == 20
+    assert (session.attention - expected).abs().max() <= TOLERANCE
+    if name != "gemma3":  # whose sliding layers drop keys of the prompt
+        assert len(calls) == 3 * len(session.layers)  # the prompt, and the first step into a buffer for 1 or 16 more
 
 
 @names

@@ -85,7 +85,7 @@ def test_drawn_calls_under_address_and_undefined_behaviour_sanitizers(sources):
     extension = build(sources)
     fastest = _native.build_info()["cpu_path"] or "portable"
     tests = [f"{HERE / 'test_ops_properties.py'}::{name}" for name in ("test_drawn_calls", "test_drawn_masks")]
-    tests.append(str(HERE / "test_ops_errors.py"))
+    tests += [str(HERE / name) for name in ("test_ops_errors.py", "test_ops_step.py")]
     runs = {path: start(extension, path, *tests) for path in {fastest, "portable"}}
     for path, run in runs.items():
         output = run.communicate()[0]

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .ops.arguments import Arguments
+from .ops.step_reader import StepReader
 
 max_dim_cpu: int
 max_dim_cuda: int
@@ -16,6 +17,7 @@ def cpu_path() -> str: ...
 def image_attention_cpu(
     arguments: Arguments, out: Tensor, accumulate: bool, chosen: Tensor | None, stats: Tensor | None, threads: int
 ) -> None: ...
+def step_reader(image_index: Tensor, scores: Tensor, stats: Tensor, threads: int) -> StepReader: ...
 def topk_mask_cpu(scores: Tensor, k: int, chosen: Tensor, threads: int) -> None: ...
 def expand_cpu(
     left: NDArray[float32],

@@ -44,4 +44,4 @@ def argument_names(module: nn.Module) -> tuple[str, ...]:
 
 def named(names: tuple[str, ...], args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a call by name."""
-    return {**dict(zip(names, args, strict=False)), **kwargs}
+    return kwargs if not args else {**dict(zip(names, args, strict=False)), **kwargs}

@@ -13,10 +13,10 @@ from __future__ import annotations
 import inspect
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from typing import Any, Literal, Protocol
 
 import torch
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from vea_sdk.adapters import AttentionCall
-from vea_sdk.capture.call import from_interface, from_sdpa
+from vea_sdk.capture.call import from_interface, from_sdpa, is_plain
 from vea_sdk.capture.compiled import taps_of
 from vea_sdk.errors import CaptureError
 
@@ -39,7 +39,16 @@ class PassObserver(Protocol):
 class Observer(PassObserver, Protocol):
     """What a session offers to the taps."""
 
-    def watches(self, module: nn.Module) -> bool: ...
+    @property
+    def modules(self) -> Container[nn.Module]:
+        """Those it may watch."""
+
+    def watches(self, module: nn.Module) -> bool:
+        """Whether it watches the call that one of them makes now."""
+
+    def read_step(self, query: Tensor, key: Tensor, scale: float | None) -> bool:
+        """Read a call that asks for nothing but a softmax over all keys; False: show it the call."""
+
     def read_call(self, module: nn.Module, call: AttentionCall, source: str) -> None: ...
     def read_weights(self, module: nn.Module, weights: Tensor, key: Tensor) -> None: ...
     def unreadable(self, error: CaptureError) -> None: ...
@@ -134,9 +143,9 @@ def _wrap(owner: type, name: str, wrapper: Callable[[Callable[..., Any]], Callab
 def _observing(original: Callable[..., Any]) -> Callable[..., Any]:
     def get_interface(self: Any, attn_implementation: str, default: Callable[..., Any]) -> Callable[..., Any]:
         function = original(self, attn_implementation, default)
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_dynamo_compiling():
             return _tapped(function, attn_implementation)
-        return _observed(function, attn_implementation) if ACTIVE.get() else function
+        return partial(_attend, function, attn_implementation) if ACTIVE.get() else function
 
     return get_interface
 
@@ -195,39 +204,45 @@ def _telling(name: Literal["prefill", "assisted"], original: Callable[..., Any])
     return phase
 
 
-def _observed(function: Callable[..., Any], implementation: str | None) -> Callable[..., Any]:
-    def attention(
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attention_mask: Any = None,
-        **options: Any,
-    ) -> Any:
-        observers = [observer for observer in ACTIVE.get() if observer.watches(module)]
-        if not observers:
-            return function(module, query, key, value, attention_mask, **options)
-        if implementation != "eager":
-            # A step of decoding takes its keys from memory, whoever comes first; then they are in the cache, where the
-            # model's own attention makes less of them than the rows do. A prompt is read first: it may end here.
-            decoding = query.shape[-2] == 1
-            result = function(module, query, key, value, attention_mask, **options) if decoding else None
-            _show(observers, module, query, key, attention_mask, options, implementation)
-            return result if decoding else function(module, query, key, value, attention_mask, **options)
-        # Eager made the weights anyway: they are read as they are, so both agree to the last bit.
-        output, weights = function(module, query, key, value, attention_mask, **options)
-        if weights is None:
-            _show(observers, module, query, key, attention_mask, options, implementation)
-        else:
-            for observer in observers:
-                observer.read_weights(module, weights, key)
-        return output, weights
-
-    return attention
+def _attend(
+    function: Callable[..., Any],
+    implementation: str | None,
+    /,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Any = None,
+    **options: Any,
+) -> Any:
+    """Call Transformers' attention function, and show the call to those who watch the module."""
+    # Every layer comes by in every step, and finds the processor's cache full of weights: each function and each object
+    # on this way must be fetched from memory, so there are no more of them than needed.
+    observers: tuple[Observer, ...] = ()
+    for observer in ACTIVE.get():
+        if module in observer.modules and observer.watches(module):
+            observers += (observer,)
+    if not observers:
+        return function(module, query, key, value, attention_mask, **options)
+    if implementation != "eager":
+        # A step of decoding takes its keys from memory, whoever comes first; then they are in the cache, where the
+        # model's own attention makes less of them than the rows do. A prompt is read first: it may end here.
+        decoding = query.shape[-2] == 1
+        result = function(module, query, key, value, attention_mask, **options) if decoding else None
+        _show(observers, module, query, key, attention_mask, options, implementation)
+        return result if decoding else function(module, query, key, value, attention_mask, **options)
+    # Eager made the weights anyway: they are read as they are, so both agree to the last bit.
+    output, weights = function(module, query, key, value, attention_mask, **options)
+    if weights is None:
+        _show(observers, module, query, key, attention_mask, options, implementation)
+    else:
+        for observer in observers:
+            observer.read_weights(module, weights, key)
+    return output, weights
 
 
 def _show(
-    observers: list[Observer],
+    observers: Iterable[Observer],
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -236,25 +251,27 @@ def _show(
     implementation: str | None,
 ) -> None:
     """Show a call of Transformers' attention functions to those who watch it."""
-    try:
-        call = from_interface(module, query, key, mask, options, implementation)
-    except CaptureError as error:
-        for observer in observers:
-            observer.unreadable(error)
-        return
+    plain = is_plain(mask, options, implementation)
     for observer in observers:
-        observer.read_call(module, call, "interface")
+        if plain and observer.read_step(query, key, options.get("scaling")):
+            continue
+        try:
+            call = from_interface(module, query, key, mask, options, implementation)
+        except CaptureError as error:
+            observer.unreadable(error)
+        else:
+            observer.read_call(module, call, "interface")
 
 
 def _tapped(function: Callable[..., Any], implementation: str | None) -> Callable[..., Any]:
-    """What a graph holds instead of :func:`_observed`."""
+    """What a graph holds instead of :func:`_attend`."""
 
     def attention(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None, **options: Any
     ) -> Any:
         taps = taps_of(module)
         if taps is not None and taps.hidden:
-            return _observed(function, implementation)(module, query, key, value, attention_mask, **options)
+            return _attend(function, implementation, module, query, key, value, attention_mask, **options)
         if taps is not None and (taps.open or (taps.standing and _readable(attention_mask, options))):
             call = from_interface(module, query, key, attention_mask, options, implementation)
             for tap in (*taps.standing, *taps.open):

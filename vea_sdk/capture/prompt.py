@@ -31,6 +31,16 @@ class Step:
     states: int | None = None  # keys of an encoder, where they follow the decoder's own in one softmax
     prompt_stays: bool = False  # no sliding cache forgets keys of the prompt
 
+    @property
+    def plain(self) -> bool:
+        """Whether one token was fed, which sees all keys."""
+        return self.length == 1 and self.query_index is None and self.states is None
+
+    @property
+    def kept(self) -> int:
+        """Keys of a call from which a sliding cache has dropped none; 0 where it never drops one that counts."""
+        return 0 if self.cross or self.prompt_stays else self.seen
+
     def row(self, call_queries: int) -> Tensor | None:
         """Row to read [B] of a call with so many queries, None = the last.
 
@@ -51,7 +61,7 @@ class Step:
         """How many of its first keys a sliding cache has forgotten; negative where other keys come first."""
         if self.states is not None:
             return self.states - call_keys
-        return 0 if self.cross or self.prompt_stays else max(self.seen - call_keys, 0)
+        return max(self.kept - call_keys, 0)
 
     def key_stop(self, call_keys: int) -> Tensor | None:
         """End of the keys a causal query without a mask may see: its own row, SDPA aligns both at the top left."""

@@ -15,6 +15,7 @@ from vea_sdk.capture import tensor_parallel
 from vea_sdk.capture.call import row_from_weights
 from vea_sdk.capture.prompt import Step
 from vea_sdk.ops.plain import figures
+from vea_sdk.ops.step_reader import StepReader, step_reader
 
 _FIRST_CAPACITY = 16  # rows; doubled when generation outgrows it
 _NOTHING = nullcontext()
@@ -32,6 +33,7 @@ class Recorder:
         self._stats: dict[int, Tensor] = {}
         self._masks: dict[int, Tensor] = {}
         self._lines: dict[int, tuple[Sequence[Tensor], Sequence[Tensor]]] = {}  # rows of scores and stats, one by one
+        self._readers: dict[int, StepReader] = {}
         self._index: Tensor | None = None
         self._shifted: dict[tuple[int, torch.device], Tensor] = {}
 
@@ -43,6 +45,7 @@ class Recorder:
         self._stats.clear()
         self._masks.clear()
         self._lines.clear()
+        self._readers.clear()
         self.generated.clear()
 
     def next_row(self, generated: int) -> None:
@@ -80,6 +83,14 @@ class Recorder:
                 self._all_heads(layer, out, stats, index)
             elif self.top_k is not None:
                 self._masks[layer][self.rows - 1] = result[1]
+
+    def read_step(self, layer: int, query: Tensor, key: Tensor, scale: float | None, kept: int) -> bool:
+        """Compute the row of a plain step of decoding: one query sees all keys, at least ``kept`` if none was dropped.
+
+        It costs a fraction of ``read_call``, to which it leaves all that it was not made for, by returning False.
+        """
+        read = self._readers.get(layer)
+        return read is not None and read(len(self.generated) - 1, query, key, scale, kept)
 
     def read_weights(self, layer: int, weights: Tensor, step: Step) -> None:
         """Take one row from weights that an eager attention returned."""
@@ -155,6 +166,10 @@ class Recorder:
         if self.top_k is not None:
             self._masks[layer] = _grown(self._masks.get(layer), (capacity, batch, tokens), torch.bool, device)
         self._scores[layer], self._stats[layer] = scores, stats
+        if row > 0 and self.top_k is None and self._ranks is None:
+            reader = step_reader(self._index_for(0, device), scores, stats)
+            if reader is not None:
+                self._readers[layer] = reader
         return scores.unbind(0), stats.unbind(0)  # once: to index a tensor costs more than to index a tuple
 
 

@@ -45,6 +45,7 @@ class Watch:
         self._adapter = adapter
         self._decoder = adapter.decoder
         self._runs = Runs(adapter.attention_modules(), layers)
+        self.modules = self._runs.modules
         self._layers = layers
         # They come by when they fetch their attention, so hooks, which cost more than that, are left to the others.
         self._visible = frozenset(filter(interception.uses_interface, self._runs.modules))
@@ -59,6 +60,9 @@ class Watch:
         self._outer: dict[str, Any] = {}  # named arguments of the running outermost call
         self._fed: dict[str, Any] = {}  # the same of the decoder's call, with the outer ids and padding
         self._step: Step | None = None
+        self._wants = False  # whether rows of this step are wanted
+        self._reads = False  # and whether there is an image to look at
+        self._kept: int | None = None  # keys that a plain step of decoding has at least; None in any other pass
         self._current: nn.Module | None = None  # attention module that runs
         self._layer = 0  # the layer for which it runs
         self._inputs: tuple[Any, ...] = ((), (), {})  # names of its arguments, and these
@@ -159,10 +163,7 @@ class Watch:
 
     def _check_pass(self) -> None:
         """At its end: a layer that was passed by would leave a row of zeros."""
-        index = self._prompt.image_index
-        if self._step is None or not self._wanted(self._step) or index is None or not index.shape[1]:
-            return
-        if len(self._layers_read) < len(self._layers):
+        if self._step is not None and self._reads and len(self._layers_read) < len(self._layers):
             passed_by = [layer for layer in self._layers if layer not in self._layers_read]
             raise CaptureError(
                 f"a pass ended in which the attention of layers {passed_by} was not computed, or not by the function "
@@ -213,9 +214,7 @@ class Watch:
         self._begin(names, fed)
         if self._step is None:
             return False
-        index = self._prompt.image_index
-        reads = self._wanted(self._step) and index is not None and index.shape[1] > 0
-        self._compiled.begin(self._step if reads else None, outside)
+        self._compiled.begin(self._step if self._reads else None, outside)
         return True
 
     def end_compiled(self, finished: bool) -> None:
@@ -237,11 +236,12 @@ class Watch:
                 'before it is known whether they stay. Use queries="last", or generate without assistant_model= and '
                 "prompt_lookup_num_tokens=."
             )
-        if self._wanted(step):
+        index = self._prompt.image_index
+        self._wants = self._queries == "all" or (self._queries == "generated") == (step.kind == "generated")
+        self._reads = self._wants and index is not None and index.shape[1] > 0
+        self._kept = step.kept if self._reads and step.plain else None
+        if self._wants:
             self._recorder.next_row(generated=self._generated)
-
-    def _wanted(self, step: Step) -> bool:
-        return self._queries == "all" or (self._queries == "generated") == (step.kind == "generated")
 
     def _enter_attention(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         if self._here() and self._is_wanted(module):
@@ -254,7 +254,7 @@ class Watch:
     def _is_wanted(self, module: nn.Module) -> bool:
         """Whether the module, whose turn it is, runs for a layer and in a pass that are to be read."""
         self._current = None
-        if self._step is None or self._wanted(self._step):
+        if self._step is None or self._wants:
             layer = self._runs.next(module)
             if layer is not None:
                 self._current, self._layer, self._read = module, layer, None
@@ -298,6 +298,16 @@ class Watch:
         """Whether the running attention call belongs to a layer of this watch."""
         return self._is_wanted(module) if module in self._visible else module is self._current
 
+    def read_step(self, query: Tensor, key: Tensor, scale: float | None) -> bool:
+        """Read one row of a plain step of decoding the short way; False where that is none, or has none."""
+        if self._step is None or self._kept is None or self._read is not None:
+            return False
+        if not self._recorder.read_step(self._layer, query, key, scale, self._kept):
+            return False
+        self._read = "interface"
+        self._finish()
+        return True
+
     def read_call(self, module: nn.Module, call: AttentionCall, source: str) -> None:
         """Read one row from query and keys."""
         if source == "sdpa" and self._read == "interface":
@@ -334,9 +344,7 @@ class Watch:
         self._read = source
         if self._step is None:
             self._take(self._prompt.advance_from_attention(query, key, self._fed))
-        assert self._step is not None
-        index = self._prompt.image_index
-        return self._step if self._wanted(self._step) and index is not None and index.shape[1] else None
+        return self._step if self._reads else None
 
     def _finish(self) -> None:
         self._layers_read.append(self._layer)

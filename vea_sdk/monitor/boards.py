@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -199,8 +199,15 @@ class Boards:
 
     # -- the observer
 
+    @property
+    def modules(self) -> Container[nn.Module]:
+        return self._taps
+
     def watches(self, module: nn.Module) -> bool:
-        return module in self._taps
+        return True
+
+    def read_step(self, query: Tensor, key: Tensor, scale: float | None) -> bool:
+        return False
 
     def read_call(self, module: nn.Module, call: AttentionCall, source: str) -> None:
         self._taps[module].read(call)
