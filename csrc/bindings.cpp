@@ -159,7 +159,6 @@ void read_query_and_key(Reader& reader, py::handle query_tensor, py::handle key_
         refuse("query ", query.shape(), " and key ", key.shape(), " make more than ", kMostScores, " scores");
     }
     if (p.dim > max_dim) refuse("query has ", p.dim, " channels per head; the kernel takes 1 to ", max_dim);
-    if (!on_cpu && p.heads > kMaxHeadsCuda) refuse("query has ", p.heads, " heads; the kernel takes 1 to ", kMaxHeadsCuda);
     if (p.dim > 1 && p.key.stride[3] != 1) {
         refuse("key has stride ", p.key.stride[3], " along its channels; pass key.contiguous()");
     }
@@ -171,6 +170,9 @@ vea::ImageAttention checked(const py::tuple& arguments, py::handle out_tensor, b
     Reader reader(on_cpu);
     vea::ImageAttention p;
     read_query_and_key(reader, call.query, call.key, on_cpu ? vea::kMaxDim : kMaxDimCuda, p);
+    if (!on_cpu && p.heads > kMaxHeadsCuda) {
+        refuse("query has ", p.heads, " heads; the kernel takes 1 to ", kMaxHeadsCuda);
+    }
 
     const Tensor image_index = reader.read(call.image_index, "image_index", 2);
     image_index.require_dtype(is_index, kIndices);

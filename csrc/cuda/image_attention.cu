@@ -39,6 +39,7 @@ struct Plan {
     int heads, kv_heads, group, keys, dim, tokens;  // Hq, Hkv, Hq / Hkv, Lk, D, M
     int key_stride, head_stride, query_stride;      // of K's rows, of the query's heads and dimensions
     int run;                                        // keys that a block scores: those of split blockIdx.x
+    bool all_keys, plain;                           // no sample has a key range; scores are but scaled
     float share;                                    // 1 / Hq
     dim3 grid;                                      // (splits, key heads, samples); blocks step over what is more
 
@@ -47,7 +48,8 @@ struct Plan {
     Plan(const ImageAttention& p, int64_t resident)
         : heads(int(p.heads)), kv_heads(int(p.kv_heads)), group(int(p.heads / p.kv_heads)), keys(int(p.keys)),
           dim(int(p.dim)), tokens(int(p.tokens)), key_stride(int(p.key.stride[2])), head_stride(int(p.query.stride[1])),
-          query_stride(int(p.query.stride[3])), share(1 / float(p.heads)) {
+          query_stride(int(p.query.stride[3])), all_keys(!p.key_start && !p.key_stop && p.window == 0),
+          plain(p.softcap <= 0 && !p.mask && !p.position_bias), share(1 / float(p.heads)) {
         const auto least = [](int64_t a, int64_t b) { return a < b ? a : b; };
         const auto parts = [](int64_t n, int64_t of) { return (n + of - 1) / of; };
         const int64_t steps = parts(p.keys, kStep);
@@ -252,11 +254,21 @@ struct Scores<float> {
     }
 };
 
+// exp(x) to 2 + 1.2 |x| units in the last place, numbers below 1e-38 as zero: for x < 0 within 2e-7 of exp(0).
+__device__ float exponential(float x) {
+#ifdef __CUDA_ARCH__
+    float power;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x * 1.4426950408889634f));
+    return power;
+#else
+    return expf(x);
+#endif
+}
+
 // What to subtract from scores whose maximum is `largest` before they are exponentiated.
 __device__ float shift_of(float largest) { return largest == minus_infinity() ? 0 : largest; }
 
 // Maximum and sum of exponentials of N sets of scores, of all together. A NaN passes the maximum and stays in the sum.
-// __expf errs by 2 + 1.2 |x| units in the last place, that is by less than 2e-7 of the largest term for x < 0.
 template <int N>
 __device__ float2 joined(const float2 (&sets)[N]) {
     float largest = sets[0].x, sum = 0;
@@ -264,7 +276,7 @@ __device__ float2 joined(const float2 (&sets)[N]) {
     for (int i = 1; i < N; ++i) largest = fmaxf(largest, sets[i].x);
     const float shift = shift_of(largest);
 #pragma unroll
-    for (int i = 0; i < N; ++i) sum += sets[i].y * __expf(sets[i].x - shift);
+    for (int i = 0; i < N; ++i) sum += sets[i].y * exponential(sets[i].x - shift);
     return make_float2(largest, sum);
 }
 
@@ -272,7 +284,7 @@ __device__ float2 joined(const float2 (&sets)[N]) {
 __device__ float2 joined_over_lanes(float2 mine, int from, int end) {
     float largest = mine.x;
     for (int step = from; step < end; step *= 2) largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, step));
-    float sum = mine.y * __expf(mine.x - shift_of(largest));
+    float sum = mine.y * exponential(mine.x - shift_of(largest));
     for (int step = from; step < end; step *= 2) sum += __shfl_xor_sync(~0u, sum, step);
     return make_float2(largest, sum);
 }
@@ -286,6 +298,16 @@ __device__ float warp_sum(float value) {
     for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(~0u, value, step);
     return value;
 }
+
+struct Range {
+    int begin, end;
+
+    __device__ Range(const ImageAttention& p, const Plan& plan, int b) : begin(0), end(plan.keys) {
+        if (plan.all_keys) return;
+        const KeyRange range = key_range(p, b);
+        begin = int(range.begin), end = int(range.end);
+    }
+};
 
 // A scaled score to what enters the softmax.
 __device__ float shaped(const ImageAttention& p, float score, int64_t b, int64_t h, int64_t row, int64_t t) {
@@ -318,9 +340,9 @@ __device__ void score_run(const ImageAttention& p, const Plan& plan, const Layou
     using Bits = typename Element<T>::Bits;
     constexpr int size = Element<T>::per_chunk, slab = Element<T>::chunks * 4 * size;
     const int split = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32, part = lane % 4;
-    const KeyRange range = key_range(p, b);
+    const Range range(p, plan, b);
     const int64_t row = query_row(p, b);
-    const int begin = int(range.begin) + split * plan.run, left = int(range.end) - begin;
+    const int begin = range.begin + split * plan.run, left = range.end - begin;
     const int n = row < 0 || row >= p.queries || left < 0 ? 0 : left < plan.run ? left : plan.run;
 
     const int dim = plan.dim, beyond = n - lane / 4;  // this lane's keys are every 8th from the first on
@@ -363,7 +385,7 @@ __device__ void score_run(const ImageAttention& p, const Plan& plan, const Layou
             sums.finish(score);
 #pragma unroll
             for (int k = 0; k < 4; ++k) score[k] *= p.scale;
-            if (p.softcap > 0 || p.mask || p.position_bias) {
+            if (!plan.plain) {
 #pragma unroll 1
                 for (int k = 0; k < 4; ++k) {  // each comes to the front once: one copy of the code, few registers
                     const int h = 2 * part + k % 2, t = at + lane / 4 + k / 2 * 8;
@@ -402,57 +424,80 @@ __device__ void score_run(const ImageAttention& p, const Plan& plan, const Layou
     }
 }
 
-// The keys of two of the image tokens of a sample: -1 for none and beyond the last, -2 for one that does not exist.
+// Two of the image tokens of a sample, for each lane.
 struct Positions {
-    int of[2];
+    int of[2];    // their keys: -1 for none and beyond the last token, -2 for a key that does not exist
+    int seen[2];  // the same, -1 where the query may not see it
+
+    __device__ Positions() : of{-1, -1}, seen{-1, -1} {}
 
     __device__ Positions(const ImageAttention& p, const Plan& plan, int b, int first) {
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
             const int j = first + threadIdx.x % 32 + 32 * i;
-            of[i] = -1;
+            of[i] = seen[i] = -1;
             if (b >= p.batch || j >= plan.tokens) continue;
             const int64_t t = load_index(p.image_index.data, p.image_index.dtype,
                                          b * p.image_index.stride[0] + j * p.image_index.stride[1]);
+            const Range range(p, plan, b);
             of[i] = t < -1 || t >= plan.keys ? -2 : int(t);
+            seen[i] = of[i] >= range.begin && of[i] < range.end ? of[i] : -1;
         }
     }
 };
 
+// What a warp needs to know of a sample before it can look up its first tokens.
+struct Sample {
+    Positions at;
+    const float* scores;  // of the warp's first head
+    const float2* runs;
+
+    __device__ Sample(const ImageAttention& p, const Plan& plan, const Layout& w, int b, int first)
+        : at(p, plan, b, first),
+          scores(w.scores + (int64_t(b) * plan.heads + threadIdx.x / 32 * kShare) * plan.keys),
+          runs(w.runs + int64_t(b) * plan.heads * gridDim.x) {
+#ifdef __CUDA_ARCH__  // The compiler would rather put this off until after the barrier, where it is waited for.
+        asm volatile("" : "+l"(scores), "+l"(runs));
+#endif
+    }
+};
+
 // The softmax of the heads that this warp looks up, out of those of their runs; eight lanes to a head. Returns the sum of
-// all their probabilities.
-__device__ float join_runs(const ImageAttention& p, const Plan& plan, const Layout& w, int b, LookUp& shared) {
+// all their probabilities. Heads that fill up the warp's share weigh nothing.
+__device__ float join_runs(const ImageAttention& p, const Plan& plan, const float2* of_sample, int b, LookUp& shared) {
     constexpr int lanes = 32 / kShare, batch = 4;
     const int part = threadIdx.x % lanes, runs = gridDim.x;
     float mass = 0;
     for (int first = threadIdx.x / 32 * kShare; first < plan.heads; first += kWarps * kShare) {
-        const int h = first + threadIdx.x % 32 / lanes;
-        const float2* from = w.runs + int64_t(b * plan.heads + h) * runs;
+        const int h = first + threadIdx.x % 32 / lanes, here = h < plan.heads ? runs : 0;
+        const float2* from = of_sample + unsigned(h * runs);
         float2 all = make_float2(minus_infinity(), 0);
         for (int i = part; i - part < runs; i += lanes * batch) {
             float2 sets[1 + batch];
             sets[batch] = all;
 #pragma unroll
             for (int k = 0; k < batch; ++k) {
-                sets[k] = h < plan.heads && i + k * lanes < runs ? __ldcg(from + i + k * lanes)
-                                                                 : make_float2(minus_infinity(), 0);
+                sets[k] = i + k * lanes < here ? __ldcg(from + i + k * lanes) : make_float2(minus_infinity(), 0);
             }
             all = joined(sets);
         }
         all = joined_over_lanes(all, 1, lanes);
-        if (part != 0 || h >= plan.heads) continue;
-        const int64_t row = query_row(p, b);
-        float total = row < 0 || row >= p.queries ? quiet_nan() : all.y;  // a bad index cannot raise here
-        float largest = all.x, divisor = total;
-        if (p.sinks) {
+        if (part != 0) continue;
+        float total = all.y, divisor = total;
+        if (p.query_index) {
+            const int64_t row = query_row(p, b);
+            if (row < 0 || row >= p.queries) total = divisor = quiet_nan();  // a bad index cannot raise here
+        }
+        if (p.sinks && h < plan.heads) {
             const float sink = load_float(p.sinks.data, p.sinks.dtype, h * p.sinks.stride[0]);
-            largest = fmaxf(largest, sink);
-            total *= __expf(all.x - largest);
-            divisor = total + __expf(sink - largest);
+            const float largest = fmaxf(all.x, sink);
+            total *= exponential(all.x - largest);
+            divisor = total + exponential(sink - largest);
+            all.x = largest;
         }
         const float factor = __fdividef(1, divisor);
-        shared.softmax[h] = make_float2(largest, factor);
-        mass += total * factor;
+        shared.softmax[h] = h < plan.heads ? make_float2(all.x, factor) : make_float2(0, 0);
+        if (h < plan.heads) mass += total * factor;
     }
     __syncwarp();
     return mass;
@@ -465,27 +510,28 @@ __device__ float write(const ImageAttention& p, int b, int h, int j, float value
 }
 
 // The image tokens of one sample from `first` on, in steps of `step`: 64 at a time, two to a lane, whose heads the warps
-// share. What is needed next is on its way while the rest is done. `at` are the positions of the first ones.
-__device__ void look_up(const ImageAttention& p, const Plan& plan, const Layout& w, int b, int first, int step,
-                        Positions at, LookUp& shared) {
+// share. What is needed next is on its way while the rest is done.
+__device__ void look_up(const ImageAttention& p, const Plan& plan, const Layout& w, const Sample& sample, int b, int first,
+                        int step, LookUp& shared) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, mine = warp * kShare;
-    const KeyRange range = key_range(p, b);
+    Positions at = sample.at;
     float score[2][kShare];
     const auto fetch = [&](int t0, int t1, int from) {
-        const float* row = w.scores + int64_t(b * plan.heads + from) * plan.keys;
 #pragma unroll
-        for (int k = 0; k < kShare; ++k, row += plan.keys) {
+        for (int k = 0; k < kShare; ++k) {
 #pragma unroll
             for (int i = 0; i < 2; ++i) {
                 const int t = i == 0 ? t0 : t1;
-                const bool visible = t >= range.begin && t < range.end && from + k < plan.heads;
-                score[i][k] = visible ? __ldcg(row + t) : minus_infinity();
+                const bool visible = t >= 0 && from + k < plan.heads;
+                score[i][k] = visible ? __ldcg(sample.scores + unsigned((from + k - mine) * plan.keys + t))
+                                      : minus_infinity();
             }
         }
     };
-    fetch(at.of[0], at.of[1], mine);
-    const float mass = warp_sum(join_runs(p, plan, w, b, shared));
+    fetch(at.seen[0], at.seen[1], mine);
+    float mass = join_runs(p, plan, sample.runs, b, shared);
     if (p.stats && first == 0) {
+        mass = warp_sum(mass);
         if (lane == 0) shared.masses[warp] = mass;
         __syncthreads();
         if (threadIdx.x == 0) {
@@ -496,38 +542,49 @@ __device__ void look_up(const ImageAttention& p, const Plan& plan, const Layout&
     }
 
     for (int j = first; j < plan.tokens; j += step) {
-        const Positions next(p, plan, b, j + step);
+        const bool last = j + step >= plan.tokens;
+        const Positions next = last ? Positions() : Positions(p, plan, b, j + step);
         float sum[2] = {}, value[2] = {};
         for (int from = mine; from < plan.heads; from += kWarps * kShare) {
 #pragma unroll
             for (int k = 0; k < kShare; ++k) {
-                if (from + k >= plan.heads) break;
                 const float2 softmax = shared.softmax[from + k];
 #pragma unroll
                 for (int i = 0; i < 2; ++i) {
-                    const float probability = __expf(score[i][k] - softmax.x) * softmax.y;
-                    const int token = j + lane + 32 * i;
-                    if (p.per_head && token < plan.tokens) {
-                        const float whole = at.of[i] == -1 ? 0 : at.of[i] == -2 ? quiet_nan() : probability;
-                        value[i] += write(p, b, from + k, token, p.weight * whole);
+                    score[i][k] = exponential(score[i][k] - softmax.x) * softmax.y;
+                    sum[i] += score[i][k];
+                }
+            }
+            if (p.per_head) {
+#pragma unroll
+                for (int k = 0; k < kShare; ++k) {
+#pragma unroll
+                    for (int i = 0; i < 2; ++i) {
+                        const int token = j + lane + 32 * i;
+                        if (token >= plan.tokens || from + k >= plan.heads) continue;
+                        const float probability = at.of[i] == -1 ? 0 : at.of[i] == -2 ? quiet_nan() : score[i][k];
+                        value[i] += write(p, b, from + k, token, p.weight * probability);
                     }
-                    sum[i] += probability;
                 }
             }
             const bool done = from + kWarps * kShare >= plan.heads;
-            fetch(done ? next.of[0] : at.of[0], done ? next.of[1] : at.of[1], done ? mine : from + kWarps * kShare);
+            if (done && last) break;
+            fetch(done ? next.seen[0] : at.seen[0], done ? next.seen[1] : at.seen[1], done ? mine : from + kWarps * kShare);
         }
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
             shared.sums[warp][lane + 32 * i] = at.of[i] == -1 ? 0 : at.of[i] == -2 ? quiet_nan() : sum[i];
-            shared.values[warp][lane + 32 * i] = value[i];
+            if (p.per_head) shared.values[warp][lane + 32 * i] = value[i];
         }
         __syncthreads();
         if (warp < 2) {
             const int token = j + threadIdx.x;
             float all = 0, kept = 0;
 #pragma unroll
-            for (int i = 0; i < kWarps; ++i) all += shared.sums[i][threadIdx.x], kept += shared.values[i][threadIdx.x];
+            for (int i = 0; i < kWarps; ++i) all += shared.sums[i][threadIdx.x];
+            if (p.per_head) {
+                for (int i = 0; i < kWarps; ++i) kept += shared.values[i][threadIdx.x];
+            }
             const float mean = all * plan.share;
             if (!p.per_head && token < plan.tokens) kept = write(p, b, 0, token, p.weight * mean);
             if (p.chosen && token < plan.tokens) {
@@ -579,11 +636,11 @@ __global__ void __launch_bounds__(kThreads, kResident)
     for (int b = blockIdx.z; b < batch; b += gridDim.z) {
         for (int g = blockIdx.y; g < plan.kv_heads; g += gridDim.y) score_run<T, ALIGNED>(p, plan, w, b, g, shared);
     }
-    Positions at(p, plan, blockIdx.z, first);  // on their way before the others arrive
+    Sample sample(p, plan, w, blockIdx.z, first);  // on its way before the others arrive
     grid.sync();
     for (int b = blockIdx.z; b < batch; b += gridDim.z) {
-        look_up(p, plan, w, b, first, int(gridDim.x * gridDim.y) * kTokens, at, shared.look_up);
-        at = Positions(p, plan, b + gridDim.z, first);
+        look_up(p, plan, w, sample, b, first, int(gridDim.x * gridDim.y) * kTokens, shared.look_up);
+        sample = Sample(p, plan, w, b + gridDim.z, first);
     }
     if (!p.stats && !p.chosen) return;
     grid.sync();
@@ -594,7 +651,8 @@ __global__ void __launch_bounds__(kThreads, kResident)
 template <class T, bool ALIGNED>
 int launch(const ImageAttention& p, float* workspace, cudaStream_t stream) {
     constexpr int64_t most = 1 << 30;  // the kernel counts in 32 bits
-    for (const int64_t n : {p.batch * p.heads, p.keys, p.tokens, p.key.stride[2], p.query.stride[1], p.query.stride[3]}) {
+    for (const int64_t n : {p.batch * p.heads, p.heads * p.keys, p.tokens, p.key.stride[2], p.query.stride[1],
+                            p.query.stride[3]}) {
         if (n > most || n < -most) return cudaErrorInvalidConfiguration;
     }
     int device = 0, multiprocessors = 0;
