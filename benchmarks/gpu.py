@@ -135,7 +135,7 @@ def models(rounds: int) -> Iterator[Row]:
             inputs = {name: value.to("cuda") for name, value in family.prompt(config, tokens).items()}
             inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
             shape = {"model": family.name, "prompt": tokens, "new": 33}
-            turns = rounds if tokens == PROMPTS[0] else max(1, rounds // 3)  # a long prompt says nothing new of decoding
+            turns = rounds if tokens == PROMPTS[0] else max(1, rounds // 3)  # decoding is much the same there
             yield from end_to_end(model, inputs, family.profiled, shape, turns, "cuda")
         del model
         torch.cuda.empty_cache()
