@@ -285,7 +285,14 @@ def _readable(mask: Any, options: Mapping[str, Any]) -> bool:
     """Whether a standing tap is for this graph, and :func:`from_interface` takes the call, which else is an error. A
     model that is exported leaves its watchers behind."""
     known = options.get("cache") is None and (mask is None or isinstance(mask, Tensor))
-    return known and not torch.compiler.is_exporting()
+    return known and not _exporting()
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _exporting() -> bool:
+    """Asked while the graph is traced, by calling it: older versions of torch (2.11 is one) do not call
+    ``is_exporting`` there but take it for True, in ``torch.compile`` as well."""
+    return torch.compiler.is_exporting()
 
 
 def uses_interface(module: nn.Module) -> bool:
