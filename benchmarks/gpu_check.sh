@@ -38,7 +38,7 @@ stage() {
     return $status
 }
 failed() { grep -c FAILED "$summary"; }
-stages="build kernels tests memcheck racecheck initcheck models profile"
+stages="build kernels tests memcheck racecheck initcheck profile models"
 skip_all() { for name in $stages; do say "$name" "skipped: $1"; done; exit "$(failed)"; }
 
 arch=$("$python" -c 'import torch; print("{}{}".format(*torch.cuda.get_device_capability()) if torch.cuda.is_available() else "")')
@@ -72,8 +72,6 @@ for tool in memcheck racecheck initcheck; do
 done
 wait
 
-stage models 180 "$python" benchmarks/gpu.py models --rounds 6 --out "$out"
-
 if command -v ncu >/dev/null; then # at the clocks as they are: the card's settings are left alone
     stage profile 40 ncu --clock-control none --kernel-name-base mangled --kernel-name regex:3vea \
         --metrics gpu__time_duration.sum,dram__throughput.avg.pct_of_peak_sustained_elapsed,sm__warps_active.avg.pct_of_peak_sustained_active,smsp__inst_executed.sum,launch__registers_per_thread,launch__grid_size \
@@ -81,6 +79,8 @@ if command -v ncu >/dev/null; then # at the clocks as they are: the card's setti
 else
     say profile "skipped: no ncu here"
 fi
+
+stage models 240 "$python" benchmarks/gpu.py models --rounds 6 --out "$out" # last: rows are written as they are measured
 
 echo "$(failed) stages failed; took $SECONDS s" | tee -a "$summary"
 exit "$(failed)"
