@@ -385,6 +385,21 @@ def test_a_compiled_forward(part: str, family: TinyFamily, sink: Kept, monkeypat
 
 
 @pytest.mark.usefixtures("fresh")
+def test_a_compiled_model_whose_decoder_the_compiler_gives_up_on(
+    family: TinyFamily, sink: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the decoder's hooks run in the middle of a compiled pass, which has begun already."""
+    inputs = single(family)
+    known, answer = plain(family, inputs)
+    model, inner = family.model, family.model.model
+    monkeypatch.setattr(inner, "forward", torch.compiler.disable(inner.forward))
+    monkeypatch.setattr(model, "forward", torch.compile(model.forward, backend="eager"))
+    with watch(family, sink):
+        assert torch.equal(generate(model, inputs, compiled=False), answer)
+    assert alike(sink.records[0], known[0])
+
+
+@pytest.mark.usefixtures("fresh")
 def test_a_session_and_two_monitors_at_once(family: TinyFamily, sink: Kept) -> None:
     inputs = single(family)
     rows, _ = eager_rows(family, inputs)

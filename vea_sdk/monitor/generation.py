@@ -59,6 +59,8 @@ class Follower(Watch):
 
     def enter(self, part: str, names: tuple[str, ...], module: Any, args: Any, kwargs: dict[str, Any]) -> None:
         """``part`` of the model begins: "model", "decoder" or "attention"."""
+        if part == "decoder" and self.told:  # the compiler gave up on what calls it; all was said before the pass
+            return
         self._safely(getattr(self, f"_enter_{part}"), names, module, args, kwargs)
 
     def watches(self, module: Any) -> bool:
