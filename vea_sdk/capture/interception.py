@@ -290,8 +290,8 @@ def _readable(mask: Any, options: Mapping[str, Any]) -> bool:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _exporting() -> bool:
-    """Asked while the graph is traced, by calling it: older versions of torch (2.11 is one) do not call
-    ``is_exporting`` there but take it for True, in ``torch.compile`` as well."""
+    """Asked while the graph is traced, by calling it: torch 2.11, for one, does not call ``is_exporting`` there
+    but takes it for True, in ``torch.compile`` as well (pytorch/pytorch#176347)."""
     return torch.compiler.is_exporting()
 
 
