@@ -47,7 +47,7 @@ say device "$("$python" -c 'import torch; print(torch.cuda.get_device_name(), "t
 
 if [ -n "${VEA_SITE:-}" ]; then
     export PYTHONPATH=$VEA_SITE
-    say build "skipped: $VEA_SITE holds one"
+    say build "skipped: VEA_SITE holds one"
 else
     command -v nvcc >/dev/null || skip_all "no nvcc on the PATH, so the kernels cannot be built"
     export PYTHONPATH=$scratch
