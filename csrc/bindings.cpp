@@ -294,7 +294,8 @@ public:
         } catch (const InvalidInput&) {
             return false;
         }
-        if (row < 0 || row >= rows_ || p.batch != step_.batch || p.queries != 1 || p.keys < kept || p.keys <= last_) return false;
+        if (row < 0 || row >= rows_ || p.batch != step_.batch || p.queries != 1) return false;
+        if (p.keys < kept || p.keys <= last_) return false;
         p.scale = scale.is_none() ? 1 / std::sqrt(float(p.dim)) : number<float>(scale, "scale", "a number or None");
         p.out = scores_ + row * p.batch * p.tokens;
         p.out_stride[0] = p.tokens;

@@ -192,8 +192,16 @@ class CompiledPasses:
         return tap
 
 
+def is_exporting() -> bool:
+    """Whether a model is traced to be exported. Tracing must call this (see :func:`stand`): torch 2.11, for one, does
+    not call what it asks but takes it for True, in ``torch.compile`` as well (pytorch/pytorch#176347)."""
+    return torch.compiler.is_exporting()
+
+
 def stand(module: nn.Module, tap: StandingTap) -> None:
     """Have the module read by ``tap`` in every compiled pass from now on."""
+    # A decorator, which at import would load the compiler.
+    torch.compiler.assume_constant_result(is_exporting)  # type: ignore[no-untyped-call]
     with _lock:
         taps = _made(module)
         taps.standing = (*taps.standing, tap)

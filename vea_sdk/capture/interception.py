@@ -25,7 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from vea_sdk.adapters import AttentionCall
 from vea_sdk.capture.call import from_interface, from_sdpa, is_plain
-from vea_sdk.capture.compiled import taps_of
+from vea_sdk.capture.compiled import is_exporting, taps_of
 from vea_sdk.errors import CaptureError
 
 
@@ -285,14 +285,7 @@ def _readable(mask: Any, options: Mapping[str, Any]) -> bool:
     """Whether a standing tap is for this graph, and :func:`from_interface` takes the call, which else is an error. A
     model that is exported leaves its watchers behind."""
     known = options.get("cache") is None and (mask is None or isinstance(mask, Tensor))
-    return known and not _exporting()
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _exporting() -> bool:
-    """Asked while the graph is traced, by calling it: torch 2.11, for one, does not call ``is_exporting`` there
-    but takes it for True, in ``torch.compile`` as well (pytorch/pytorch#176347)."""
-    return torch.compiler.is_exporting()
+    return known and not is_exporting()
 
 
 def uses_interface(module: nn.Module) -> bool:
