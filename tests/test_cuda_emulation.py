@@ -90,6 +90,11 @@ def test_sizes(kernels, dtype, keys, dim, group):
     check(kernels, *make(2, 2 * group, 2, 1, keys, dim, 17, dtype, seed=keys))
 
 
+def test_statistics_of_samples_without_image_tokens(kernels):
+    sinks = torch.linspace(-2, 2, 16)  # so that the mass of all probabilities is another one in each sample
+    check(kernels, *make(9, 16, 2, 1, 17, 16, 0), sinks=sinks)  # more samples than blocks run at once
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_options(kernels, dtype):
     query, key, index = make(3, 4, 2, 5, 300, 16, 40, dtype, index=torch.int32)

@@ -127,6 +127,7 @@ __device__ void look_up(const ImageAttention& p, const Plan& plan, const Layout&
             for (int i = 0; i < kWarps; ++i) all += shared.masses[i];
             w.masses[b] = all * plan.share;
         }
+        __syncthreads();  // where there is no image token, the next sample's masses follow at once
     }
 
     for (int j = first; j < plan.tokens; j += step) {

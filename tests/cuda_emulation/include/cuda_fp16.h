@@ -7,5 +7,4 @@ struct __half {
 struct __half2 {
     _Float16 x, y;
 };
-inline float __half2float(__half h) { return float(h.value); }
 inline float2 __half22float2(__half2 h) { return {float(h.x), float(h.y)}; }
