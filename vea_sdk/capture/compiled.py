@@ -9,7 +9,7 @@ Nothing in here belongs to a thread: a compiled model under capture is to be run
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -112,7 +112,7 @@ def taps_of(module: nn.Module) -> Taps | None:
 class CompiledPasses:
     """One session's part in the compiled passes of a model."""
 
-    def __init__(self, runs: Runs, recorder: Recorder, hooks: Sequence[Hook]) -> None:
+    def __init__(self, runs: Runs, recorder: Recorder, hooks: Collection[Hook]) -> None:
         self._runs = runs
         self._recorder = recorder
         self._hooks = hooks
@@ -260,9 +260,10 @@ def _unmark(module: nn.Module, taps: Taps) -> None:
         taps.marked = False
 
 
-def is_compiled(forward: Callable[..., Any]) -> bool:
+def is_compiled(module: nn.Module) -> bool:
     """Whether a module's ``forward`` was replaced by ``torch.compile`` of it, so that hooks of the module itself run
     outside of the graph."""
+    forward = vars(module).get("forward", type(module).forward)  # not bound: that makes an error of what is missing
     return hasattr(forward, "_torchdynamo_orig_callable")
 
 

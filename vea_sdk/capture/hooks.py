@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -11,30 +12,39 @@ from torch.utils.hooks import RemovableHandle
 
 
 class Hook:
-    """What is done before and after the calls of one module; ``enter`` is told the names of its arguments first."""
+    """What is done before the calls of one module and, once that is asked for, after them.
 
-    def __init__(self, module: nn.Module, enter: Callable[..., None], leave: Callable[..., None] | None) -> None:
+    ``enter`` is told the names of its arguments, the module and the call's arguments; not those by name where another
+    thread runs the module in the moment between putting on the hook and saying what it takes.
+    """
+
+    def __init__(self, module: nn.Module, enter: Callable[..., None], leave: Callable[..., None] | None = None) -> None:
         self.module = module
-        self._names = argument_names(module)
-        self._do_enter = enter
+        self._enter = partial(enter, argument_names(module))
         self._leave = leave
+        self.sees_end = False
         self._handles: list[RemovableHandle] = []
-
-    def _enter(self, module: nn.Module, args: Any, kwargs: dict[str, Any] | None = None) -> None:
-        # None: another thread runs the module in the moment between putting on the hook and saying what it takes.
-        if kwargs is not None:
-            self._do_enter(self._names, module, args, kwargs)
 
     def attach(self) -> None:
         """Does nothing where it is attached."""
         if not self._handles:
             self._handles.append(self.module.register_forward_pre_hook(self._enter, with_kwargs=True))
-            if self._leave is not None:
-                self._handles.append(self.module.register_forward_hook(self._leave, always_call=True))
+            if self.sees_end:
+                self._attach_end()
 
     def detach(self) -> None:
         while self._handles:
             self._handles.pop().remove()
+
+    def see_end(self) -> None:
+        """Call ``leave`` from now on, also for the call that runs. To a step of decoding a hook is a cost."""
+        self.sees_end = True
+        if len(self._handles) == 1:
+            self._attach_end()
+
+    def _attach_end(self) -> None:
+        assert self._leave is not None
+        self._handles.append(self.module.register_forward_hook(self._leave, always_call=True))
 
 
 def argument_names(module: nn.Module) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
 from torch.overrides import TorchFunctionMode
 
 from vea_sdk.adapters import AttentionCall
@@ -143,7 +144,7 @@ def _wrap(owner: type, name: str, wrapper: Callable[[Callable[..., Any]], Callab
 def _observing(original: Callable[..., Any]) -> Callable[..., Any]:
     def get_interface(self: Any, attn_implementation: str, default: Callable[..., Any]) -> Callable[..., Any]:
         function = original(self, attn_implementation, default)
-        if torch.compiler.is_dynamo_compiling():
+        if is_dynamo_compiling():
             return _tapped(function, attn_implementation)
         return partial(_attend, function, attn_implementation) if ACTIVE.get() else function
 
@@ -227,7 +228,7 @@ def _attend(
     if implementation != "eager":
         # A step of decoding takes its keys from memory, whoever comes first; then they are in the cache, where the
         # model's own attention makes less of them than the rows do. A prompt is read first: it may end here.
-        decoding = query.shape[-2] == 1
+        decoding = query.size(-2) == 1
         result = function(module, query, key, value, attention_mask, **options) if decoding else None
         _show(observers, module, query, key, attention_mask, options, implementation)
         return result if decoding else function(module, query, key, value, attention_mask, **options)

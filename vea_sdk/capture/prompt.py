@@ -93,6 +93,7 @@ class PromptTracker:
         self._phase: Phase | None = None  # part of generate() that the last pass belonged to
         self._whole = False  # whether that part was given the ids of the whole prompt, cached ones included
         self._total = 0  # tokens of the prompt that generate() is feeding
+        self._token: Step | None = None  # the last pass, where it was a plain step of decoding
         self.seen = 0
         self.image_index: Tensor | None = None  # [B, M], None before the first prompt
         self.valid_tokens: Tensor | None = None  # [B] prompt tokens that are not padding
@@ -102,6 +103,21 @@ class PromptTracker:
         """Take in one pass: ``tokens`` are its ids [B, L] or embeddings [B, L, D], ``fed`` its named arguments."""
         past = self._past_length(cache_in(fed), tokens.shape[1])
         return self._take(tokens.shape[0], tokens.shape[1], past, fed, tokens.device)
+
+    def advance_by_token(self, cache: Any, tokens: Tensor) -> Step | None:
+        """The same for a pass that follows a step of decoding and is another one; None where this is not certain.
+
+        Most passes are of this kind, and what they cost is what capture costs.
+        """
+        step, known = self._token, self._cache and self._cache()
+        if step is None or known is None or known is not cache or PHASE.get() is not None:
+            return None
+        length = known.get_seq_length()  # not a number: it counts on the device, which is not waited for
+        if tokens.shape[:2] != (step.batch, 1) or (isinstance(length, int) and length != self.seen):
+            return None
+        self.seen += 1
+        self._total = step.seen = self.seen
+        return step
 
     def advance_from_attention(self, query: Tensor, key: Tensor, fed: Mapping[str, Any]) -> Step:
         """The same for a model whose cache is not known, from the shapes of its first attention call."""
@@ -143,7 +159,9 @@ class PromptTracker:
         kind: Literal["prompt", "generated"] = "generated" if generated else "prompt"
         states = int(fed["encoder_hidden_states"].shape[1]) if self._merged else None
         stays = self._adapter.prompt_stays
-        return Step(kind, batch, length, self.seen, query_index, device, self.cross_attention, states, stays)
+        step = Step(kind, batch, length, self.seen, query_index, device, self.cross_attention, states, stays)
+        self._token = step if generated and phase is None and past > 0 and step.plain else None
+        return step
 
     def _enter(self, phase: Phase, past: int, length: int, ids: Tensor | None) -> None:
         """Begin a part of generate(). It may be given the whole prompt, or only what follows the cache."""

@@ -53,7 +53,7 @@ class Watch:
         self._queries = queries
         self._prompt = prompt
         self._recorder = recorder
-        self._hooks: list[Hook] = []
+        self._hooks: dict[nn.Module, Hook] = {}
         self._modes: list[interception.SdpaTap] = []
         self._opened = False
         self._outermost: nn.Module | None = None  # the model, or the part of it that was called by itself
@@ -73,7 +73,7 @@ class Watch:
         self._encoder_embedding = adapter.encoder_embedding
         self._encoder_ids: Tensor | None = None
         self._decoder_prefix = adapter.decoder_prefix
-        self._compiled = CompiledPasses(self._runs, recorder, self._hooks)
+        self._compiled = CompiledPasses(self._runs, recorder, self._hooks.values())
 
     # -- opening and closing
 
@@ -88,12 +88,13 @@ class Watch:
             for module in around(self._decoder, self._model):
                 self._hook(module, self._enter_model, self._leave_model)
             if self._decoder is not self._model:
-                self._hook(self._decoder, self._enter_decoder, self._leave_decoder)
+                self._hook(self._decoder, self._enter_decoder, self._leave_model)
             if self._encoder_embedding is not None:
-                self._hook(self._encoder_embedding, self._enter_encoder, None)
+                self._hook(self._encoder_embedding, self._enter_encoder)
             for module in self._runs.modules:
                 if module not in self._visible:
                     self._hook(module, self._enter_attention, self._leave_attention)
+                    self._see_end(module)
             self._compiled.open()
         except BaseException:
             self.close()
@@ -102,7 +103,7 @@ class Watch:
     def close(self) -> None:
         """Detach, and restore every attribute that was touched."""
         self._compiled.close()
-        for hook in self._hooks:
+        for hook in self._hooks.values():
             hook.detach()
         self._hooks.clear()
         while self._modes:  # left open only when the forward pass was torn down from outside
@@ -115,10 +116,15 @@ class Watch:
             self._opened = False
             interception.release()
 
-    def _hook(self, module: nn.Module, enter: Callable[..., None], leave: Callable[..., None] | None) -> None:
-        hook = Hook(module, enter, leave)
-        self._hooks.append(hook)
-        hook.attach()
+    def _hook(self, module: nn.Module, enter: Callable[..., None], leave: Callable[..., None] | None = None) -> None:
+        self._hooks[module] = Hook(module, enter, leave)
+        self._hooks[module].attach()
+
+    def _see_end(self, module: nn.Module) -> None:
+        """Be told of the end of the module's calls, the running one included."""
+        hook = self._hooks.get(module)  # None: somebody else has hooked the model
+        if hook is not None and not hook.sees_end:
+            hook.see_end()
 
     # -- hooks: which pass, which layer
 
@@ -126,40 +132,48 @@ class Watch:
         """Whether this watch belongs to the running thread; another thread may run the same model."""
         return self in interception.ACTIVE.get()
 
-    def _enter_model(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        if self._outermost is not None or not self._here():
+    def _enter_model(
+        self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any] | None = None
+    ) -> None:
+        if self._outermost is not None or kwargs is None or not self._here():
             return
         self._outermost = module
+        self._see_end(module)
         self._outer = named(names, args, kwargs)
         self._step = None
-        if is_compiled(module.forward):
+        if is_compiled(module):
             self._tell(names, self._outer, module)
         elif self._decoder is module:
             self._begin(names, self._outer)
 
+    def _enter_decoder(
+        self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any] | None = None
+    ) -> None:
+        if kwargs is None or not self._here():
+            return
+        if self._outermost is None:  # it is called by itself
+            self._outermost = module
+        compiled = is_compiled(module)
+        if compiled or module is self._outermost:
+            self._see_end(module)
+        fed = named(names, args, kwargs)
+        if not (compiled and self._tell(names, fed, module)):
+            self._begin(names, fed)
+
     def _leave_model(self, module: nn.Module, args: Any, output: Any) -> None:
-        if module is self._outermost and self._here():
-            try:
-                if is_compiled(module.forward):
-                    self.end_compiled(output is not None)
-                elif self._decoder is module and output is not None:
-                    self._check_pass()
-            finally:
-                self._outermost, self._outer, self._step = None, {}, None
-                self._runs.begin()
-
-    def _enter_decoder(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        if self._here():
-            fed = named(names, args, kwargs)
-            if not (is_compiled(module.forward) and self._tell(names, fed, module)):
-                self._begin(names, fed)
-
-    def _leave_decoder(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._here():
-            if is_compiled(module.forward):
+        """The end of the outermost call, and of a decoder that is compiled by itself."""
+        outermost = module is self._outermost
+        if not (outermost or module is self._decoder) or not self._here():
+            return
+        try:
+            if is_compiled(module):
                 self.end_compiled(output is not None)
             elif output is not None:
                 self._check_pass()
+        finally:
+            if outermost:
+                self._outermost, self._outer, self._step = None, {}, None
+                self._runs.begin()
 
     def _check_pass(self) -> None:
         """At its end: a layer that was passed by would leave a row of zeros."""
@@ -170,23 +184,30 @@ class Watch:
                 "that Transformers hands out. Capture layers that run in every pass."
             )
 
-    def _enter_encoder(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        if self._here():
+    def _enter_encoder(
+        self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any] | None = None
+    ) -> None:
+        if kwargs is not None and self._here():
             self._encoder_ids = next(iter(named(names, args, kwargs).values()))
 
     def _begin(self, names: tuple[str, ...], fed: Mapping[str, Any]) -> None:
         """Start a pass of the decoder. The outer call knows ids and padding, the inner one what is really fed."""
+        if self._step is not None:  # the same call has run the decoder before
+            self._check_pass()
         self._runs.begin()
         self._layers_read.clear()
+        embeds, ids = fed.get("inputs_embeds"), fed.get("input_ids")
+        tokens = embeds if isinstance(embeds, Tensor) else ids
+        cache = cache_in(fed)
+        if isinstance(tokens, Tensor) and (step := self._prompt.advance_by_token(cache, tokens)) is not None:
+            self._take(step)
+            return
         self._fed = {**self._outer, **fed}
         for name in ("input_ids", "attention_mask"):
             outer = self._outer.get(self._decoder_prefix + name)
             if outer is not None or self._decoder_prefix:
                 self._fed[name] = fed.get(name) if outer is None else outer
         self._fed["encoder_input_ids"] = self._encoder_ids
-        embeds, ids = fed.get("inputs_embeds"), fed.get("input_ids")
-        tokens = embeds if isinstance(embeds, Tensor) else ids
-        cache = cache_in(fed)
         known = cache is None or hasattr(cache, "get_seq_length")
         if known and not set(CACHE_NAMES).isdisjoint(names) and isinstance(tokens, Tensor):
             self._take(self._prompt.advance(self._fed, tokens))
@@ -243,8 +264,10 @@ class Watch:
         if self._wants:
             self._recorder.next_row(generated=self._generated)
 
-    def _enter_attention(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        if self._here() and self._is_wanted(module):
+    def _enter_attention(
+        self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any] | None = None
+    ) -> None:
+        if kwargs is not None and self._here() and self._is_wanted(module):
             self._inputs = (names, args, kwargs)
             if module not in self._visible:
                 tap = interception.SdpaTap(self, module)

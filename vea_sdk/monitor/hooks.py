@@ -146,7 +146,7 @@ class Hooks:
             generation = self._lookup.running() or self._lookup.find(named(names, args, kwargs))
             if generation.follower is None or generation.enter_pass(ids_in(named(names, args, kwargs))):
                 here.generation = generation
-            if self._boards is not None and any(is_compiled(part.forward) for part in self._path):
+            if self._boards is not None and any(is_compiled(part) for part in self._path):
                 here.graph = True
             if module is not self._decoder:
                 self._tell("model", names, module, args, kwargs)
