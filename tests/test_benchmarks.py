@@ -167,6 +167,22 @@ def test_peak_memory_counts_what_is_held() -> None:
 
 @needs_scripts
 @pytest.mark.usefixtures("scripts")
+def test_memory_that_capture_does_not_need_is_no_divisor() -> None:
+    import memory
+
+    def attention(capture: int) -> Row:
+        peaks = {"plain": 100, "eager": 5100, "capture": capture}
+        return memory.rows(Spread(5.0, 6.0, 7.0), peaks, {"prompt": 4096}, torch.float32)[1]
+
+    assert (attention(102).value, attention(102).met) == (2500, True)
+    for peak in (100, 60):
+        one = attention(peak)
+        assert (one.value, one.unit, one.limit) == (5000, "bytes", None)
+        assert one.note == f"peak beyond the plain pass: eager 5,000 bytes, capture {peak - 100}"
+
+
+@needs_scripts
+@pytest.mark.usefixtures("scripts")
 def test_slope_of_a_power_law() -> None:
     import growth
 
