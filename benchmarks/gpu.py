@@ -1,7 +1,7 @@
 """P1, P2, P4, P5 and P7 on a GPU. Rows are written as they are measured, so a cut leaves those before it.
 
 python benchmarks/gpu.py kernels --out results-gpu    # the capture kernel: bandwidth, device time, launches
-python benchmarks/gpu.py models --out results-gpu     # 7B shapes of random weights: generate() on and off, eager
+python benchmarks/gpu.py models --out results-gpu     # 7B shapes of random weights: capture on and off, eager
 python benchmarks/gpu.py once                         # a few launches, for a profiler
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,13 @@ from typing import Any
 import memory
 import reports
 import torch
+from prefill import passes, stopped
 from shapes import LLAVA, QWEN
 from torch.profiler import ProfilerActivity, profile
 
-from vea_sdk import adapters
 from vea_sdk.benchmark import Row, Spread, alternate, cuda, ratios, row, save
 from vea_sdk.benchmark.kernels import Problem, Shape
-from vea_sdk.benchmark.models import generate
-from vea_sdk.capture import Session
+from vea_sdk.benchmark.models import Steps
 
 BANDWIDTH = [  # P1: B·Lk of 64k keys and more
     *(Shape(batch, *QWEN[:2], keys, QWEN[2]) for batch, keys in ((1, 65536), (8, 8192), (32, 2048), (32, 8192))),
@@ -37,6 +36,7 @@ ONCE = [LATENCY[2], BANDWIDTH[3], BANDWIDTH[4]]  # what a profiler looks at
 COPIED = 1 << 30  # bytes that the copy moves: half of them read, half written; 1 << 32 is 1% faster on an H100
 PROMPTS = (1400, 4096)  # tokens: an everyday picture; P5's length
 LIMITS = {"profiled": 1.01, "all": 1.05}
+STEPS, SECONDS = 300, 15.0  # rounds of decoding steps at the most, and how long they may take
 
 Timer = Callable[[Callable[[], object]], Callable[[], float]]
 
@@ -126,68 +126,66 @@ def against_torch(shape: Shape, rounds: int) -> Iterator[Row]:
 
 
 def models(rounds: int) -> Iterator[Row]:
+    """What is worth most comes first: a model's steps of decoding, then its prompts, the long one before the short."""
     from seven_b import FAMILIES
 
     for family in FAMILIES.values():
         config = family.config()
         model = family.build(config, "cuda")
+        prompts = {}
         for tokens in PROMPTS:
             inputs = {name: value.to("cuda") for name, value in family.prompt(config, tokens).items()}
-            inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
-            shape = {"model": family.name, "prompt": tokens, "new": 33}
-            turns = rounds if tokens == PROMPTS[0] else max(1, rounds // 3)  # decoding is much the same there
-            yield from end_to_end(model, inputs, family.profiled, shape, turns, "cuda")
+            prompts[tokens] = {**inputs, "pixel_values": inputs["pixel_values"].to(model.dtype)}
+        shapes = {tokens: {"model": family.name, "prompt": tokens} for tokens in PROMPTS}
+        for tokens in PROMPTS:
+            yield from decoding(model, prompts[tokens], family.profiled, shapes[tokens], STEPS, "cuda")
+        for tokens in reversed(PROMPTS):
+            yield from prefilling(model, prompts[tokens], family.profiled, shapes[tokens], rounds, "cuda")
         del model
         torch.cuda.empty_cache()
 
 
-def end_to_end(
-    model: Any, inputs: Any, profiled: tuple[int, ...], shape: dict[str, Any], rounds: int, device: str
+def decoding(
+    model: Any, inputs: Any, profiled: Sequence[int], shape: dict[str, Any], rounds: int, device: str
 ) -> Iterator[Row]:
-    """P4, P7 and P5 for one model and one prompt."""
-    common = {"device": device, "dtype": model.dtype, "shape": shape}
-    new, layers = shape["new"], list(profiled)
-    measures = {
-        "off": partial(generate, model, inputs, new),
-        "profiled": partial(generate, model, inputs, new, layers),
-        "all": partial(generate, model, inputs, new, "all"),
-    }
-    taken = alternate(measures, rounds)
+    """P4 for the steps of decoding, which follow each other so closely that a drift of the machine hits all alike."""
+    steps = Steps(model, inputs, {"profiled": list(profiled), "all": "all"})
+    taken = alternate(steps.measures(), rounds, budget=SECONDS)
+    for session in steps.sessions.values():
+        assert session.attention.shape[2] == 2 + len(taken["off"])  # the prompt's, that of the round thrown away
+    yield from on_and_off("decoding step", taken, profiled, device=device, dtype=model.dtype, shape=shape)
+
+
+def on_and_off(what: str, taken: dict[str, list[float]], profiled: Sequence[int], **common: Any) -> Iterator[Row]:
+    """P4: with capture over without, for the profiled layers and for all."""
     for name, limit in LIMITS.items():
-        label = f"layers {', '.join(map(str, layers))}" if name == "profiled" else "all layers"
-        for part in ("total", "prefill", "decode"):
-            on, off = ([getattr(one, part) for one in taken[key]] for key in (name, "off"))
-            note = f"{Spread.of(off).p50:.3g} s without"
-            yield row(f"generate() with capture of {label} / without: {part}", ratios(on, off), "×", target="P4",
-                      limit=limit, note=note, **common)  # fmt: skip
-    yield stopping_early(model, inputs, layers, rounds, common)
+        label = f"layers {', '.join(map(str, profiled))}" if name == "profiled" else "all layers"
+        note = f"{milliseconds(taken['off'])} without, {milliseconds(taken[name])} with, {len(taken[name])} rounds"
+        yield row(f"{what} with capture of {label} / without", ratios(taken[name], taken["off"]), "×", target="P4",
+                  limit=limit, note=note, **common)  # fmt: skip
+
+
+def milliseconds(taken: Sequence[float]) -> str:
+    spread = Spread.of([1e3 * seconds for seconds in taken])
+    return f"{spread.p50:.4g} ms [{spread.p20:.4g}, {spread.p80:.4g}]"
+
+
+def prefilling(
+    model: Any, inputs: Any, profiled: Sequence[int], shape: dict[str, Any], rounds: int, device: str
+) -> Iterator[Row]:
+    """P5, P4 and P7 of the prompt's pass."""
     calls = memory.prefills(model, inputs)
     peaks = {name: memory.peak(call, device) for name, call in calls.items()}
     compared = {name: partial(reports.seconds, calls[name], device) for name in ("eager", "capture")}
-    taken_eager = alternate(compared, max(1, rounds // 2))
-    slower = ratios(taken_eager["eager"], taken_eager["capture"])
-    yield from memory.rows(slower, peaks, shape, model.dtype, device)
-
-
-def stopping_early(model: Any, inputs: Any, layers: list[int], rounds: int, common: Any) -> Row:
-    """P7; the limit holds for models whose deepest profiled layer lies at 85% of the stack or less."""
-    adapter = adapters.find(model)
-
-    def plain() -> None:
-        with torch.no_grad():
-            model(**inputs, use_cache=False, logits_to_keep=1)
-
-    def attend() -> None:
-        with Session(model, layers, "last", None, None, adapter, stop_early=True):
-            plain()
-
-    measures = {"attend": partial(reports.seconds, attend, common["device"]),
-                "plain": partial(reports.seconds, plain, common["device"])}  # fmt: skip
+    taken = alternate(compared, max(1, rounds // 2))
+    yield from memory.rows(ratios(taken["eager"], taken["capture"]), peaks, shape, model.dtype, device)
+    measures = {
+        name: partial(reports.seconds, call, device) for name, call in passes(model, inputs, list(profiled)).items()
+    }
     taken = alternate(measures, rounds)
-    depth = adapter.n_layers
-    what = f"pass that stops in layer {max(layers)} of {depth} / plain SDPA prefill"
-    limit = 0.9 if max(layers) <= 0.85 * depth else None
-    return row(what, ratios(taken["attend"], taken["plain"]), "×", target="P7", limit=limit, **common)
+    common = {"device": device, "dtype": model.dtype, "shape": shape}
+    yield from on_and_off("prefill", taken, profiled, **common)
+    yield stopped(taken, profiled, model.config.get_text_config().num_hidden_layers, **common)
 
 
 if __name__ == "__main__":

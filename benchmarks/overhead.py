@@ -83,7 +83,7 @@ def against_eager(model: Any, inputs: Any, options: Any, shape: Any, tick: Any) 
     time_row, memory_row = rows[:2]
     return rows, {
         "eager_ratio": time_row.value,
-        "eager_memory_ratio": memory_row.value,
+        "eager_memory_ratio": memory_row.value if memory_row.unit == "×" else None,
         "peak_bytes": peak,
     }
 

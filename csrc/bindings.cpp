@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -39,12 +40,24 @@ struct DeviceError {
 
 #ifdef VEA_CUDA_ARCHS
 constexpr int64_t kMaxDimCuda = vea::cuda::kMaxDim, kMaxHeadsCuda = vea::cuda::kMaxHeads;
+constexpr int64_t kMaxCountCuda = vea::cuda::kMaxCount;
 
 void check_launch(int code) {
     if (code != 0) throw DeviceError{std::string("the CUDA kernel was not launched: ") + vea_cuda_error(code)};
 }
+
+// Scratch memory comes from torch's allocator, each time: a CUDA graph may capture it, and no other stream is given the
+// same. `floats_there` is a float32 tensor on the device.
+void launch(const vea::ImageAttention& p, py::handle floats_there, uintptr_t stream) {
+    const py::int_ floats(vea::cuda::image_attention_workspace(p));
+    const py::object scratch = vea::call(floats_there, vea::names().new_empty, floats);
+    const py::object pointer = vea::call(scratch, vea::names().data_ptr);
+    auto* const workspace = static_cast<float*>(PyLong_AsVoidPtr(pointer.ptr()));
+    py::gil_scoped_release release;
+    check_launch(vea_image_attention(&p, workspace, reinterpret_cast<void*>(stream)));
+}
 #else
-constexpr int64_t kMaxDimCuda = 0, kMaxHeadsCuda = 0;
+constexpr int64_t kMaxDimCuda = 0, kMaxHeadsCuda = 0, kMaxCountCuda = 0;
 #endif
 
 // Two rows of `out` in the same place would be added to twice. Nested layouts only, which is all that slicing makes.
@@ -85,8 +98,8 @@ int64_t check_values(const Tensor& index, int64_t low, int64_t end) {
     return largest;
 }
 
-int64_t checked_tokens(const Tensor& t) {
-    if (t.size[1] > kMostTokens) refuse(t.name, " has shape ", t.shape(), "; at most ", kMostTokens, " tokens");
+int64_t checked_tokens(const Tensor& t, int64_t most = kMostTokens) {
+    if (t.size[1] > most) refuse(t.name, " has shape ", t.shape(), "; at most ", most, " tokens");
     return t.size[1];
 }
 
@@ -133,8 +146,25 @@ struct Call {
 const auto kFloats = "torch.float32, torch.float16, torch.bfloat16";
 const auto kIndices = "torch.int32, torch.int64";
 
-void read_query_and_key(Reader& reader, py::handle query_tensor, py::handle key_tensor, int64_t max_dim,
-                        vea::ImageAttention& p) {
+// What the CUDA kernel counts in 32 bits, which no model comes near.
+void check_counts(const Tensor& query, const Tensor& key, const vea::ImageAttention& p) {
+    if (p.batch > kMaxCountCuda / p.heads) {
+        refuse("query has shape ", query.shape(), "; the GPU's kernel takes ", kMaxCountCuda / p.heads,
+               " samples of so many heads; split the batch");
+    }
+    if (p.keys > kMaxCountCuda / p.heads) {
+        refuse("key has shape ", key.shape(), "; the GPU's kernel takes ", kMaxCountCuda / p.heads, " keys for the ",
+               p.heads, " heads of query; move them to the CPU");
+    }
+    const std::pair<const Tensor&, int> strides[] = {{query, 1}, {query, 3}, {key, 2}};
+    for (const auto& [t, i] : strides) {
+        if (t.size[i] == 1 || t.array.stride[i] <= kMaxCountCuda) continue;
+        refuse(t.name, " has stride ", t.array.stride[i], " in dimension ", i, "; the GPU's kernel takes ",
+               kMaxCountCuda, "; pass ", t.name, ".contiguous()");
+    }
+}
+
+void read_query_and_key(Reader& reader, py::handle query_tensor, py::handle key_tensor, vea::ImageAttention& p) {
     const Tensor query = reader.read(query_tensor, "query", 4);
     query.require_dtype(is_float, kFloats);
     p.batch = query.size[0], p.heads = query.size[1], p.queries = query.size[2], p.dim = query.size[3];
@@ -158,10 +188,21 @@ void read_query_and_key(Reader& reader, py::handle query_tensor, py::handle key_
     if (p.batch > kMostScores / p.heads / p.keys) {
         refuse("query ", query.shape(), " and key ", key.shape(), " make more than ", kMostScores, " scores");
     }
+    const int64_t max_dim = reader.on_cpu() ? vea::kMaxDim : kMaxDimCuda;
     if (p.dim > max_dim) refuse("query has ", p.dim, " channels per head; the kernel takes 1 to ", max_dim);
     if (p.dim > 1 && p.key.stride[3] != 1) {
         refuse("key has stride ", p.key.stride[3], " along its channels; pass key.contiguous()");
     }
+    if (reader.on_cpu()) return;
+    if (p.heads > kMaxHeadsCuda) refuse("query has ", p.heads, " heads; the kernel takes 1 to ", kMaxHeadsCuda);
+    check_counts(query, key, p);
+}
+
+Tensor read_image_index(Reader& reader, py::handle tensor) {
+    const Tensor index = reader.read(tensor, "image_index", 2);
+    index.require_dtype(is_index, kIndices);
+    checked_tokens(index, reader.on_cpu() ? kMostTokens : kMaxCountCuda);
+    return index;
 }
 
 vea::ImageAttention checked(const py::tuple& arguments, py::handle out_tensor, bool accumulate, py::handle chosen,
@@ -169,15 +210,11 @@ vea::ImageAttention checked(const py::tuple& arguments, py::handle out_tensor, b
     const Call call(arguments);
     Reader reader(on_cpu);
     vea::ImageAttention p;
-    read_query_and_key(reader, call.query, call.key, on_cpu ? vea::kMaxDim : kMaxDimCuda, p);
-    if (!on_cpu && p.heads > kMaxHeadsCuda) {
-        refuse("query has ", p.heads, " heads; the kernel takes 1 to ", kMaxHeadsCuda);
-    }
+    read_query_and_key(reader, call.query, call.key, p);
 
-    const Tensor image_index = reader.read(call.image_index, "image_index", 2);
-    image_index.require_dtype(is_index, kIndices);
+    const Tensor image_index = read_image_index(reader, call.image_index);
     image_index.require_size(0, p.batch);
-    p.tokens = checked_tokens(image_index);
+    p.tokens = image_index.size[1];
     p.image_index = image_index.array;
 
     const Tensor query_index = reader.optional(call.query_index, "query_index", 1);
@@ -270,39 +307,36 @@ vea::TopkMask checked(py::handle scores, py::handle k, py::handle chosen, bool o
 // looks at its query and keys alone.
 class StepReader {
 public:
-    StepReader(const py::object& image_index, const py::object& scores, const py::object& stats, int threads)
-        : kept_{image_index, scores, stats}, threads_(threads) {
-        Reader reader(true);
-        const Tensor index = reader.read(image_index, "image_index", 2);
-        index.require_dtype(is_index, kIndices);
-        step_.batch = index.size[0], step_.tokens = checked_tokens(index);
+    StepReader(const py::object& image_index, const py::object& scores, const py::object& stats, bool on_cpu)
+        : kept_{image_index, scores, stats}, reader_(on_cpu) {
+        const Tensor rows = reader_.read(scores, "scores", 3);
+        const Tensor index = read_image_index(reader_, image_index);
+        step_.batch = index.size[0], step_.tokens = index.size[1];
         step_.image_index = index.array;
-        last_ = check_values(index, -1, std::numeric_limits<int64_t>::max());
-        const Tensor rows = reader.read(scores, "scores", 3);
+        if (on_cpu) last_ = check_values(index, -1, std::numeric_limits<int64_t>::max());
         rows_ = rows.size[0];
         scores_ = buffer(rows, step_.tokens);
-        stats_ = buffer(reader.read(stats, "stats", 3), 4);
+        stats_ = buffer(reader_.read(stats, "stats", 3), 4);
     }
 
-    // False: not a call for this one, and nothing was done.
-    bool operator()(int64_t row, py::handle query, py::handle key, py::handle scale, int64_t kept) const {
+    py::handle scores() const { return kept_[1]; }
+
+    // What to run; nothing where it is not a call for this one.
+    std::optional<vea::ImageAttention> step(int64_t row, py::handle query, py::handle key, py::handle scale, int64_t kept) {
         vea::ImageAttention p = step_;
-        if (!vea::is_plain_tensor(query) || !vea::is_plain_tensor(key)) return false;
+        if (!vea::is_plain_tensor(query) || !vea::is_plain_tensor(key)) return {};
         try {
-            Reader reader(true);
-            read_query_and_key(reader, query, key, vea::kMaxDim, p);
+            read_query_and_key(reader_, query, key, p);
         } catch (const InvalidInput&) {
-            return false;
+            return {};
         }
-        if (row < 0 || row >= rows_ || p.batch != step_.batch || p.queries != 1) return false;
-        if (p.keys < kept || p.keys <= last_) return false;
+        if (row < 0 || row >= rows_ || p.batch != step_.batch || p.queries != 1) return {};
+        if (p.keys < kept || p.keys <= last_) return {};
         p.scale = scale.is_none() ? 1 / std::sqrt(float(p.dim)) : number<float>(scale, "scale", "a number or None");
         p.out = scores_ + row * p.batch * p.tokens;
         p.out_stride[0] = p.tokens;
         p.stats = stats_ + row * p.batch * 4;
-        py::gil_scoped_release release;
-        vea::cpu::image_attention(p, threads_);
-        return true;
+        return p;
     }
 
 private:
@@ -321,10 +355,10 @@ private:
     }
 
     const py::object kept_[3];  // the owners of the memory
-    const int threads_;
+    Reader reader_;             // knows the device
     vea::ImageAttention step_;  // what all steps have in common
     int64_t rows_;
-    int64_t last_;  // the largest image index
+    int64_t last_ = -1;  // the largest image index; on a GPU nobody looks
     float *scores_, *stats_;
 };
 
@@ -364,10 +398,16 @@ PYBIND11_MODULE(_C, m) {
         py::gil_scoped_release release;
         vea::cpu::image_attention(problem, threads);
     });
-    m.def("step_reader", [](const py::object& image_index, const py::object& scores, const py::object& stats, int threads) {
-        const auto reader = std::make_shared<StepReader>(image_index, scores, stats, threads);
-        return py::cpp_function([reader](int64_t row, py::handle query, py::handle key, py::handle scale, int64_t kept) {
-            return (*reader)(row, query, key, scale, kept);
+    m.def("step_reader_cpu", [](const py::object& image_index, const py::object& scores, const py::object& stats,
+                                int threads) {
+        const auto reader = std::make_shared<StepReader>(image_index, scores, stats, true);
+        return py::cpp_function([reader, threads](int64_t row, py::handle query, py::handle key, py::handle scale,
+                                                  int64_t kept) {
+            const auto problem = reader->step(row, query, key, scale, kept);
+            if (!problem) return false;
+            py::gil_scoped_release release;
+            vea::cpu::image_attention(*problem, threads);
+            return true;
         });
     });
     m.def("topk_mask_cpu", [](py::handle scores, py::handle k, py::handle chosen, int threads) {
@@ -382,18 +422,18 @@ PYBIND11_MODULE(_C, m) {
         const int code = vea_cuda_devices(&count);
         return std::pair(count, std::string(code == 0 ? "" : vea_cuda_error(code)));
     });
-    m.def("image_attention_workspace",  // floats
-          [](int64_t batch, int64_t heads, int64_t kv_heads, int64_t keys, int64_t tokens) {
-              vea::ImageAttention p;
-              p.batch = batch, p.heads = heads, p.kv_heads = kv_heads, p.keys = keys, p.tokens = tokens;
-              return vea::cuda::image_attention_workspace(p);
-          });
     m.def("image_attention_cuda", [](const py::tuple& arguments, py::handle out, bool accumulate, py::handle chosen,
-                                     py::handle stats, uintptr_t workspace, uintptr_t stream) {
-        const vea::ImageAttention problem = checked(arguments, out, accumulate, chosen, stats, false);
-        py::gil_scoped_release release;
-        check_launch(vea_image_attention(&problem, reinterpret_cast<float*>(workspace),
-                                         reinterpret_cast<void*>(stream)));
+                                     py::handle stats, uintptr_t stream) {
+        launch(checked(arguments, out, accumulate, chosen, stats, false), out, stream);
+    });
+    m.def("step_reader_cuda", [](const py::object& image_index, const py::object& scores, const py::object& stats) {
+        const auto reader = std::make_shared<StepReader>(image_index, scores, stats, false);
+        return py::cpp_function([reader](int64_t row, py::handle query, py::handle key, py::handle scale, int64_t kept,
+                                         uintptr_t stream) {
+            const auto problem = reader->step(row, query, key, scale, kept);
+            if (problem) launch(*problem, reader->scores(), stream);
+            return problem.has_value();
+        });
     });
     m.def("topk_mask_cuda", [](py::handle scores, py::handle k, py::handle chosen, uintptr_t stream) {
         const vea::TopkMask problem = checked(scores, k, chosen, false);

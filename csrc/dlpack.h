@@ -9,11 +9,13 @@ constexpr int32_t kHost = 1;
 constexpr int kInt = 0, kFloat = 2, kBfloat = 4, kBool = 6;
 constexpr const char* kCapsule = "dlpack_exchange_api";  // the attribute __dlpack_c_exchange_api__ of a tensor's type
 
+struct Device {
+    int32_t type, id;
+};
+
 struct Tensor {
     void* data;
-    struct {
-        int32_t type, id;
-    } device;
+    Device device;
     int32_t rank;
     struct {
         uint8_t kind, bits;

@@ -35,6 +35,7 @@ struct Names {
     PyObject* is_cpu = PyUnicode_InternFromString("is_cpu");
     PyObject* device = PyUnicode_InternFromString("device");
     PyObject* is_neg = PyUnicode_InternFromString("is_neg");
+    PyObject* new_empty = PyUnicode_InternFromString("new_empty");
     PyObject* tensor;  // the type
     dlpack::Read read = nullptr;  // of a tensor of this very type; nullptr where torch is too old
     struct Known {
@@ -79,6 +80,12 @@ inline py::object attribute(py::handle object, PyObject* name) {
 
 inline py::object call(py::handle object, PyObject* name) {
     PyObject* value = PyObject_CallMethodNoArgs(object.ptr(), name);
+    if (value == nullptr) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(value);
+}
+
+inline py::object call(py::handle object, PyObject* name, const py::object& argument) {
+    PyObject* value = PyObject_CallMethodOneArg(object.ptr(), name, argument.ptr());
     if (value == nullptr) throw py::error_already_set();
     return py::reinterpret_steal<py::object>(value);
 }
@@ -139,6 +146,8 @@ class Reader {
 public:
     explicit Reader(bool on_cpu) : on_cpu_(on_cpu) {}
 
+    bool on_cpu() const { return on_cpu_; }
+
     Tensor optional(py::handle object, const char* name, int rank) {
         return object.is_none() ? Tensor{name, {}} : read(object, name, rank);
     }
@@ -170,8 +179,12 @@ private:
             return false;
         }
         if (found.rank != rank || !find_dtype(found, t)) return false;
-        if (on_cpu_ != (found.device.type == dlpack::kHost)) return false;
-        if (!on_cpu_) check_device(object, t.name);
+        if (on_cpu_) {
+            if (found.device.type != dlpack::kHost) return false;
+        } else if (found.device.type != at_.type || found.device.id != at_.id) {
+            check_device(object, t.name);
+            at_ = found.device;
+        }
         t.rank = rank;
         std::copy_n(found.shape, rank, t.size);
         std::copy_n(found.stride, rank, t.array.stride);
@@ -247,6 +260,7 @@ private:
 
     bool on_cpu_;
     py::object device_;
+    dlpack::Device at_{0, 0};  // the same, once a tensor on it was read at once; 0 is no type
 };
 
 }  // namespace vea

@@ -15,7 +15,8 @@ import torch
 from vea_sdk import ops
 from vea_sdk.benchmark import Row, Spread, alternate, load, quick, ratios, row, save, timer
 from vea_sdk.benchmark.kernels import Problem, Shape
-from vea_sdk.benchmark.models import Decoder, generate, prompt, random_llava
+from vea_sdk.benchmark.models import Decoder, Steps, generate, prompt, random_llava
+from vea_sdk.capture import interception
 from vea_sdk.cli import main
 
 SCRIPTS = Path(__file__).parents[1] / "benchmarks"
@@ -84,6 +85,26 @@ def test_generation_is_timed_in_two_parts() -> None:
         passed = time.perf_counter() - started
         assert 0 < taken.decode < taken.total <= passed
         assert taken.prefill > 0
+
+
+def test_steps_of_decoding_are_taken_in_turns_over_one_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_llava(Decoder(3, 2, 1, 8, 16))
+    steps = Steps(model, prompt(model, 600), {"some": [0, 2], "all": "all"})
+    watching: list[int] = []
+    forward = model.forward
+    monkeypatch.setattr(
+        model, "forward", lambda **fed: watching.append(len(interception.ACTIVE.get())) or forward(**fed)
+    )
+    assert list(steps.measures()) == ["off", "some", "all"]
+    for measure in [*steps.measures().values()] * 2:
+        assert measure() > 0
+        assert steps.cache.get_seq_length() == 600
+    assert watching == [0, 1, 1] * 2
+    rows = steps.sessions["all"].attention
+    assert rows.shape == (3, 1, 3, 256)
+    assert torch.equal(rows[:, :, 1], rows[:, :, 2])  # the same token, after the same cache
+    assert torch.equal(rows[[0, 2]], steps.sessions["some"].attention)
+    assert (rows[:, :, 0] != rows[:, :, 1]).any()
 
 
 @pytest.fixture
@@ -167,6 +188,22 @@ def test_peak_memory_counts_what_is_held() -> None:
 
 @needs_scripts
 @pytest.mark.usefixtures("scripts")
+def test_memory_that_capture_does_not_need_is_no_divisor() -> None:
+    import memory
+
+    def attention(capture: int) -> Row:
+        peaks = {"plain": 100, "eager": 5100, "capture": capture}
+        return memory.rows(Spread(5.0, 6.0, 7.0), peaks, {"prompt": 4096}, torch.float32)[1]
+
+    assert (attention(102).value, attention(102).met) == (2500, True)
+    for peak in (100, 60):
+        one = attention(peak)
+        assert (one.value, one.unit, one.limit) == (5000, "bytes", None)
+        assert one.note == f"peak beyond the plain pass: eager 5,000 bytes, capture {peak - 100}"
+
+
+@needs_scripts
+@pytest.mark.usefixtures("scripts")
 def test_slope_of_a_power_law() -> None:
     import growth
 
@@ -211,10 +248,13 @@ def test_the_gpu_script_measures_a_small_model_on_the_cpu(name: str) -> None:
         config.text_config.rope_parameters = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
     model = family.build(config, "cpu", torch.float32)
     inputs = family.prompt(config, 200)
-    shape = {"model": name, "prompt": 200, "new": 3}
-    rows = list(gpu.end_to_end(model, inputs, (0, 1), shape, rounds=1, device="cpu"))
-    assert [one.target for one in rows] == ["P4"] * 6 + ["P7", "P5", "P5"]
-    assert all(one.value > 0 for one in rows)
+    shape = {"model": name, "prompt": 200}
+    steps = list(gpu.decoding(model, inputs, (0, 1), shape, rounds=3, device="cpu"))
+    assert [one.limit for one in steps] == [1.01, 1.05]
+    assert all(one.p20 < one.p80 and one.note.endswith("with, 3 rounds") for one in steps)
+    prompts = list(gpu.prefilling(model, inputs, (0, 1), shape, rounds=1, device="cpu"))
+    assert [one.target for one in prompts] == ["P5", "P5", "P4", "P4", "P7"]
+    assert all(one.value > 0 for one in steps + prompts)
 
 
 @needs_scripts

@@ -8,14 +8,19 @@ import shlex
 import shutil
 import subprocess
 import sysconfig
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from oracle import DTYPES, make
+from oracle import DTYPES, Rows, check_figures, make, numbers
+from test_ops_step import DECLINED, INDEX, KEY, LAST, QUERY, REFUSED, ROWS, TOKENS, buffers
 from tolerances import ATTENTION, FIGURES
 
 from vea_sdk import ops
+from vea_sdk.errors import InvalidInputError
+from vea_sdk.ops import step_reader
 from vea_sdk.ops.arguments import Arguments
 
 HERE = Path(__file__).parent / "cuda_emulation"
@@ -27,6 +32,15 @@ pytestmark = [
     pytest.mark.skipif(not CSRC.is_dir(), reason="needs a source checkout"),
     pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def fresh_memory_holds_nan():
+    """The scratch memory, too: the kernels must not rely on what it holds."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.zeros(1).new_empty(9).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +79,9 @@ def run(
         options.get("position_bias"), options.get("weight", 1.0), top_k, per_head,
     )  # fmt: skip
     batch, tokens = image_index.shape
-    floats = kernels.image_attention_workspace(*query.shape[:2], *key.shape[1:3], tokens)
-    scratch = torch.full((floats,), torch.nan)
     scores = torch.empty((batch, query.shape[1], tokens) if per_head else (batch, tokens)) if out is None else out
     chosen = None if top_k is None else torch.empty(batch, tokens, dtype=torch.bool)
-    kernels.image_attention_cuda(a, scores, out is not None, chosen, stats, scratch.data_ptr(), 0)
+    kernels.image_attention_cuda(a, scores, out is not None, chosen, stats, 0)
     return scores if top_k is None else (scores, chosen)
 
 
@@ -150,3 +162,113 @@ def test_topk_mask(kernels, tokens):
         chosen = torch.empty(4, tokens, dtype=torch.bool)
         kernels.topk_mask_cuda(scores, k, chosen, 0)
         assert torch.equal(chosen, ops.reference.topk_mask(scores, k))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("scale", [None, 0.3])
+@pytest.mark.parametrize(
+    ("batch", "keys", "dim", "tokens"),
+    [(1, 1, 1, 1), (1, 989, 128, 111), (3, 300, 23, 17), (9, 17, 72, 0), (2, 17, 256, 3), (0, 17, 16, 3)],
+)
+def test_steps_of_decoding(kernels, dtype, scale, batch, keys, dim, tokens):
+    query, key, index = make(batch, 6, 2, 1, keys, dim, tokens, dtype, index=torch.int32)
+    key = key.transpose(1, 2).contiguous().transpose(1, 2)
+    scores, stats = buffers(batch, tokens)
+    assert kernels.step_reader_cuda(index, scores, stats)(1, query, key, scale, keys, 0)
+    truth = Rows(query, key, scale=scale)
+    np.testing.assert_allclose(numbers(scores[1]), truth.at(index).mean(1), rtol=0, atol=ATTENTION)
+    check_figures(stats[1], truth.figures(index))
+    assert all((buffer[[0, 2]] == 7).all() for buffer in (scores, stats))
+
+
+def test_one_step_after_the_other_over_growing_keys(kernels):
+    scores, stats = buffers()
+    read = kernels.step_reader_cuda(INDEX, scores, stats)
+    for row in range(ROWS):
+        query, key, _ = make(2, 4, 2, 1, 127 + row, 16, TOKENS, seed=row)
+        assert read(row, query, key, None, 127 + row, 0)
+        np.testing.assert_allclose(numbers(scores[row]), Rows(query, key).at(INDEX).mean(1), rtol=0, atol=ATTENTION)
+
+
+ON_A_GPU = {
+    **{name: change for name, change in DECLINED.items() if name != "an image token beyond the keys"},
+    "more heads than the kernel takes": {"query": QUERY.repeat(1, 300, 1, 1)},
+}
+
+
+@pytest.mark.parametrize("case", ON_A_GPU)
+def test_what_a_step_leaves_to_image_attention(kernels, case):
+    scores, stats = buffers()
+    given = {"row": 0, "query": QUERY, "key": KEY, "scale": None, "kept": 17, **ON_A_GPU[case]}
+    assert not kernels.step_reader_cuda(INDEX, scores, stats)(*given.values(), 0)
+    assert (scores == 7).all()
+    assert (stats == 7).all()
+
+
+@pytest.mark.parametrize("case", [name for name in REFUSED if name != "index too small"])
+def test_what_stays_from_step_to_step_is_checked_at_once(kernels, case):
+    change, message = REFUSED[case]
+    scores, stats = buffers()
+    with pytest.raises(InvalidInputError, match=message):
+        kernels.step_reader_cuda(*{"image_index": INDEX, "scores": scores, "stats": stats, **change}.values())
+
+
+def test_an_image_token_beyond_the_keys_of_a_step_is_nan(kernels):
+    scores, stats = buffers()
+    assert kernels.step_reader_cuda(INDEX, scores, stats)(0, QUERY, KEY[:, :, :LAST], None, 0, 0)
+    assert torch.equal(scores[0].isnan(), LAST <= INDEX)
+
+
+def test_a_step_goes_to_the_device_of_the_buffers_and_its_current_stream(kernels, monkeypatch):
+    current, streams = [1], []  # the tensors here are on device None
+
+    @contextmanager
+    def device(index):
+        current.append(index)
+        yield
+        current.pop()
+
+    def stream_of(index):
+        streams.append((index, current[-1]))
+        return 0
+
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[-1])
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", stream_of, raising=False)
+    scores, stats = buffers()
+    read = step_reader._on_gpu(kernels, INDEX, scores, stats)
+    for _ in range(2):
+        assert read(0, QUERY, KEY, None, 17)
+        assert not read(ROWS, QUERY, KEY, None, 17)
+        current[0] = None
+    assert streams == [(None, None)] * 4
+    assert current == [None]
+
+
+def test_sizes_beyond_32_bits_are_refused_by_name(kernels):
+    query, key, index = make(1, 4, 2, 1, 2, 16, 3, torch.float16)
+    memory, far = torch.UntypedStorage(2 * (2**30 + 99)), 2**30 + 8  # promised, never touched
+
+    def two(*stride):
+        """Two elements that lie far apart."""
+        return query.new_empty(0).set_(memory, 0, [2 if step == far else 1 for step in stride], stride)
+
+    narrow = key[:, :1, :, :1]
+    many = [tensor.expand(2**28 + 1, *tensor.shape[1:]) for tensor in (query, key, index)]
+    cases = {
+        "query has shape .* takes 268435456 samples of so many heads; split": many,
+        "key has shape .* takes 268435456 keys for the 4 heads": (
+            query,
+            key[:, :, :1].expand(1, 2, 2**28 + 1, 16),
+            index,
+        ),
+        "image_index has shape .* at most 1073741824 tokens": (query, key, index[:, :1].expand(1, 2**30 + 1)),
+        "key has stride 1073741832 in dimension 2.*key.contiguous": (query[:, :1, :, :1], two(1, 1, far, 1), index),
+        "query has stride 1073741832 in dimension 1.*query.contiguous": (two(1, far, 1, 1), narrow, index),
+        "query has stride 1073741832 in dimension 3.*query.contiguous": (two(1, 1, 1, far), key[:, :1, :, :2], index),
+    }
+    for message, tensors in cases.items():
+        with pytest.raises(InvalidInputError, match=message):
+            run(kernels, *tensors, out=torch.zeros(1, 3))
+    key = key[:, :, :1].as_strided((1, 2, 1, 16), (64, 32, far, 1))  # a stride that nobody walks
+    check(kernels, query, key, index.clamp(max=0))

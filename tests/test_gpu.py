@@ -7,8 +7,10 @@ import pytest
 import torch
 from families import FAMILIES
 from PIL import Image
+from test_capture import check_decoding, single
 
 import vea_sdk as vea
+from vea_sdk import _native
 
 pytestmark = [
     pytest.mark.gpu,
@@ -39,6 +41,20 @@ def test_rows_are_those_of_the_cpu(name: str) -> None:
     # Both are float32; the hidden states differ by the rounding of two matrix libraries, amplified over four layers.
     assert (session.attention.cpu() - expected.attention).abs().max() <= 1e-4
     assert (session.topk.cpu().sum(-1) == 5).all()
+
+
+@names
+def test_decoding_equals_eager_attention_on_the_gpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if _native.cuda_problem() is not None:
+        pytest.skip(str(_native.cuda_problem()))
+    family = FAMILIES[name]()
+    try:
+        family.model.cuda()
+        check_decoding(
+            family, single(family).to("cuda"), 1e-4, monkeypatch
+        )  # the rounding of two attentions, amplified
+    finally:
+        family.model.cpu()
 
 
 @names

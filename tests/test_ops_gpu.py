@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
-from oracle import DTYPES, Rows, make, numbers
+from oracle import DTYPES, Rows, check_figures, make, numbers
 from problems import cases, problems
 from tolerances import ATTENTION, FLOOR
 
 from vea_sdk import _native, ops
 from vea_sdk.errors import InvalidInputError
+from vea_sdk.ops.step_reader import step_reader
 
 pytestmark = [
     pytest.mark.gpu,
@@ -201,3 +202,110 @@ def test_refusals_leave_the_device_alone():
     with pytest.raises(InvalidInputError, match="key is on cpu"):
         ops.image_attention(query, key.cpu(), index)
     assert not ops.image_attention(query, key, index).isnan().any()  # the device still works
+
+
+def decoding(rows=3, keys=2000, dtype=torch.bfloat16, device="cuda", seed=0):
+    """A step of Qwen2.5-VL-7B's shape: query, key, image_index, and buffers for some rows."""
+    inputs = [t.to(device) for t in make(2, 28, 4, 1, keys, 128, 900, dtype, seed)]
+    buffers = [torch.full((rows, 2, width), 7.0, device=device) for width in (900, 4)]
+    return *inputs, *buffers
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("keys", [1, 17, 989, 5000])
+def test_steps_of_decoding(dtype, keys):
+    query, key, index, scores, stats = decoding(3, keys, dtype)
+    assert step_reader(index, scores, stats)(1, query, key, 0.1, keys)
+    expected = ops.image_attention(query, key, index, scale=0.1, stats=(figures := torch.empty(2, 4, device="cuda")))
+    assert torch.equal(scores[1], expected)
+    assert torch.equal(stats[1].nan_to_num(), figures.nan_to_num())
+    truth = Rows(query, key)
+    assert step_reader(index, scores, stats)(2, query, key, None, keys)
+    np.testing.assert_allclose(numbers(scores[2]), truth.at(index).mean(1), rtol=0, atol=ATTENTION)
+    check_figures(stats[2], truth.figures(index))
+    assert all((buffer[0] == 7).all() for buffer in (scores, stats))
+
+
+def test_what_a_step_leaves_to_image_attention():
+    query, key, index, scores, stats = decoding()
+    read = step_reader(index, scores, stats)
+    for row, one, other, kept in (
+        (3, query, key, 0),
+        (0, query, key, 2001),
+        (0, query.float(), key, 0),
+        (0, query[:1], key[:1], 0),
+        (0, query.expand(2, 28, 3, 128), key, 0),
+        (0, query.repeat(1, 40, 1, 1), key, 0),
+        (0, query.repeat(1, 1, 1, 3), key.repeat(1, 1, 1, 3), 0),
+        (0, query.cpu(), key, 0),
+        (0, query, torch.nn.Parameter(key), 0),
+    ):
+        assert not read(row, one, other, None, kept)
+    torch.cuda.synchronize()
+    assert all((buffer == 7).all() for buffer in (scores, stats))
+    assert read(0, query, key[:, :, :1000], None, 0)
+    assert torch.equal(scores[0].isnan(), index >= 1000)
+    with pytest.raises(InvalidInputError, match="image_index is on cpu"):
+        step_reader(index.cpu(), scores, stats)
+
+
+def test_steps_never_wait_for_the_gpu():
+    query, key, index, scores, stats = decoding()
+    read = step_reader(index, scores, stats)
+    read(0, query, key, None, 0)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        assert read(1, query, key, None, 0)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_steps_on_streams_that_run_at_once():
+    problems = [decoding(40, keys=4000, seed=i) for i in range(2)]
+    expected = [ops.image_attention(*problem[:3], scale=0.1) for problem in problems]
+    readers = [step_reader(*problem[2:]) for problem in problems]
+    streams = [torch.cuda.Stream() for _ in range(4)]
+    torch.cuda.synchronize()
+    for row in range(40):
+        for i, (read, problem) in enumerate(zip(readers, problems, strict=True)):
+            with torch.cuda.stream(streams[(row + 2 * i) % 4]):
+                assert read(row, *problem[:2], 0.1, 0)
+    torch.cuda.synchronize()
+    for problem, one in zip(problems, expected, strict=True):
+        assert torch.equal(problem[3], one.expand_as(problem[3]))
+
+
+def test_a_replayed_step_writes_its_row_again():
+    query, key, index, scores, stats = decoding()
+    read = step_reader(index, scores, stats)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # what the reader might keep from here must not end up in the graph
+        read(0, query, key, 0.1, 0)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=side):
+        assert read(1, query, key, 0.1, 0)
+    del read
+    for seed in range(3):
+        for tensor, new in zip((query, key), make(2, 28, 4, 1, 2000, 128, 900, torch.bfloat16, seed)[:2], strict=True):
+            tensor.copy_(new)
+        graph.replay()
+        assert torch.equal(scores[1], ops.image_attention(query, key, index, scale=0.1))
+    assert (scores[2] == 7).all()
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_a_step_runs_where_its_buffers_are():
+    query, key, index, scores, stats = decoding(device="cuda:1")
+    read = step_reader(index, scores, stats)
+    assert torch.cuda.current_device() == 0
+    assert read(0, query, key, 0.1, 0)
+    assert torch.cuda.current_device() == 0
+    assert torch.equal(scores[0], ops.image_attention(query, key, index, scale=0.1))
+    with torch.cuda.device(1):
+        assert read(1, query, key, 0.1, 0)
+    torch.cuda.synchronize(1)
+    assert torch.equal(scores[1], scores[0])
+    assert not read(2, query.to("cuda:0"), key.to("cuda:0"), 0.1, 0)

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 from numpy import float32, uint8
@@ -17,7 +18,7 @@ def cpu_path() -> str: ...
 def image_attention_cpu(
     arguments: Arguments, out: Tensor, accumulate: bool, chosen: Tensor | None, stats: Tensor | None, threads: int
 ) -> None: ...
-def step_reader(image_index: Tensor, scores: Tensor, stats: Tensor, threads: int) -> StepReader: ...
+def step_reader_cpu(image_index: Tensor, scores: Tensor, stats: Tensor, threads: int) -> StepReader: ...
 def topk_mask_cpu(scores: Tensor, k: int, chosen: Tensor, threads: int) -> None: ...
 def expand_cpu(
     left: NDArray[float32],
@@ -42,14 +43,15 @@ class Block:
 
 # Only in a build with CUDA (cuda_archs is not empty):
 def cuda_devices() -> tuple[int, str]: ...
-def image_attention_workspace(batch: int, heads: int, kv_heads: int, keys: int, tokens: int) -> int: ...
 def image_attention_cuda(
     arguments: Arguments,
     out: Tensor,
     accumulate: bool,
     chosen: Tensor | None,
     stats: Tensor | None,
-    workspace: int,
     stream: int,
 ) -> None: ...
+def step_reader_cuda(
+    image_index: Tensor, scores: Tensor, stats: Tensor
+) -> Callable[[int, Tensor, Tensor, float | None, int, int], bool]: ...  # the last is the stream
 def topk_mask_cuda(scores: Tensor, k: int, chosen: Tensor, stream: int) -> None: ...

@@ -10,6 +10,7 @@ namespace vea::cuda {
 
 constexpr int64_t kMaxDim = 256;     // D
 constexpr int64_t kMaxHeads = 1024;  // Hq
+constexpr int64_t kMaxCount = int64_t(1) << 30;  // B * Hq, Hq * Lk, M and strides: the kernel counts in 32 bits
 
 // Floats of scratch memory that a launch needs, 16-byte aligned, in any state.
 int64_t image_attention_workspace(const ImageAttention& problem);

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 from vea_sdk.capture import capture
 from vea_sdk.capture.layers import LayerSelection
+from vea_sdk.capture.prompt import CACHE_NAMES
 
 IMAGE_TOKEN, SIDE, PATCH = 3, 16, 14  # 16 x 16 image tokens per picture
 
@@ -115,8 +118,47 @@ def generate(model: Any, inputs: dict[str, Tensor], new_tokens: int, layers: Lay
     return Taken(first - start, last - first)
 
 
+class Steps:
+    """Steps of decoding over one cache, with the rows of some layers captured or without.
+
+    Every selection has a session of its own, which has seen the prompt, as in ``generate``; it is open while its own
+    steps run, so that the others are free of it. A step feeds one token, which the cache then forgets.
+    """
+
+    def __init__(self, model: Any, inputs: dict[str, Tensor], selections: Mapping[str, LayerSelection]) -> None:
+        self.sessions = {name: capture(model, layers, queries="all") for name, layers in selections.items()}
+        with torch.no_grad(), ExitStack() as opened:
+            for session in self.sessions.values():
+                opened.enter_context(session)
+            output = model(**inputs, use_cache=True, logits_to_keep=1)
+        name = next(name for name in CACHE_NAMES if name in output)
+        ids = inputs["input_ids"]
+        batch, seen = ids.shape
+        self.cache = output[name]
+        self._model = model
+        self._fed = {  # as generate() hands it over
+            "input_ids": ids[:, -1:],
+            "attention_mask": ids.new_ones(batch, seen + 1),
+            "position_ids": ids.new_full((batch, 1), seen),
+            name: self.cache,
+            "use_cache": True,
+        }
+
+    def measures(self) -> dict[str, Callable[[], float]]:
+        """For each selection, and for ``"off"``, what takes one step and returns its seconds."""
+        return {name: partial(self._seconds, name) for name in ("off", *self.sessions)}
+
+    def _seconds(self, name: str) -> float:
+        with torch.no_grad(), self.sessions.get(name, nullcontext()):
+            clock = _Clock(self._fed["input_ids"].is_cuda)
+            self._model(**self._fed)
+            clock.lap()
+        self.cache.crop(-1)
+        return clock.laps[1] - clock.laps[0]
+
+
 class _Clock:
-    """A streamer of ``generate``: it is handed the prompt, then each token as it is made."""
+    """Starts at once. A streamer of ``generate``: it is handed the prompt, then each token as it is made."""
 
     def __init__(self, cuda: bool) -> None:
         self._cuda = cuda

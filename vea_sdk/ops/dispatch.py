@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from .. import _native
-from .arguments import Arguments
 
 _KERNEL_DTYPES = frozenset((torch.float32, torch.float16, torch.bfloat16))
 
@@ -32,10 +31,3 @@ def on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
     if tensor.device.index == torch.cuda.current_device():
         return nullcontext()
     return torch.cuda.device(tensor.device)
-
-
-def cuda_workspace(kernels: Any, a: Arguments) -> Tensor:
-    """Scratch memory for one launch, from torch's allocator, so that a CUDA graph may capture it."""
-    batch, heads, kv_heads, keys = *a.query.shape[:2], *a.key.shape[1:3]
-    floats = kernels.image_attention_workspace(batch, heads, kv_heads, keys, a.image_index.shape[1])
-    return torch.empty(floats, dtype=torch.float32, device=a.query.device)

@@ -10,7 +10,7 @@ from torch.library import fallthrough_kernel, register_fake
 
 from . import plain
 from .arguments import Arguments, check_image_attention, check_indices, check_stats, check_types, default_scale
-from .dispatch import cuda_workspace, kernels_for, on_device_of
+from .dispatch import kernels_for, on_device_of
 from .library import LIBRARY
 
 
@@ -139,8 +139,7 @@ def _run_cuda(kernels: Any, a: Arguments, out: Tensor | None, stats: Tensor | No
     with on_device_of(a.query):
         scores, chosen = _room(a, out)
         stream = torch.cuda.current_stream().cuda_stream
-        scratch = cuda_workspace(kernels, a)
-        kernels.image_attention_cuda(a, scores, out is not None, chosen, stats, scratch.data_ptr(), stream)
+        kernels.image_attention_cuda(a, scores, out is not None, chosen, stats, stream)
     return scores, chosen
 
 
