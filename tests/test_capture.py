@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -374,6 +375,23 @@ def test_hidden_attention_is_an_error() -> None:
         model(torch.randn(1, 5, 32))
 
 
+def test_a_layer_that_is_passed_by_in_the_first_of_two_passes_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    family = FAMILIES["llava"]()
+    part, first = family.model.model, family.model.model.language_model.layers[0]
+    original = part.forward
+
+    @wraps(original)
+    def twice(**inputs: Any) -> Any:
+        with monkeypatch.context() as passed_by:
+            passed_by.setattr(first, "forward", lambda hidden, **_: hidden)
+            original(**inputs)
+        return original(**inputs)
+
+    monkeypatch.setattr(part, "forward", twice)
+    with vea.capture(family.model, layers=[0]), pytest.raises(CaptureError, match=r"layers \[0\] was not computed"):
+        family.model(**single(family))
+
+
 # --- what a session leaves behind -----------------------------------------------------------------------------------
 
 
@@ -395,6 +413,28 @@ def traces(model: nn.Module) -> Any:
         dict(vars(AttentionInterface)),
         interception.ACTIVE.get(),
     )
+
+
+@pytest.mark.parametrize("call", ["model", "part", "decoder"])
+def test_a_layer_that_is_passed_by_is_an_error(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever part of the model was called."""
+    family = FAMILIES["llava"]()
+    inputs, decoder = single(family), family.model.model.language_model
+    embeds = family.model.get_input_embeddings()(inputs["input_ids"].clamp(max=50))
+    positions = (inputs["input_ids"] == family.image_token_id).nonzero()[:, 1]
+    run = {
+        "model": lambda: family.model(**inputs),
+        "part": lambda: family.model.model(**inputs),
+        "decoder": lambda: decoder(inputs_embeds=embeds),
+    }[call]
+    with vea.capture(family.model, layers=[0, 1], image_positions=positions) as session:
+        run()
+        assert (session.attention > 0).all()
+        with monkeypatch.context() as passed_by:
+            passed_by.setattr(decoder.layers[1], "forward", lambda hidden, **_: hidden)
+            with pytest.raises(CaptureError, match=r"layers \[1\] was not computed"):
+                run()
+        run()
 
 
 @names
