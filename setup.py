@@ -130,7 +130,7 @@ class BuildNative(build_ext):
         for name in ("image_attention", "topk_mask", "evidence", "threads", "dispatch"):
             build("cxx", name, CSRC / "cpu" / f"{name}.cpp", "")
         cuda = f"-DVEA_CUDA_ARCHS='\"{' '.join(archs)}\"'" if nvcc else ""
-        for name in ("bindings", "bindings_evidence"):
+        for name in ("bindings", "bindings_evidence", "tap"):
             build("cxx", name, CSRC / f"{name}.cpp", f"{includes} {cuda}")
         if nvcc:
             lines += [

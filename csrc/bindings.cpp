@@ -13,6 +13,7 @@
 #include "cpu/ops.h"
 #include "numerics.h"
 #include "problem.h"
+#include "tap.h"
 #include "tensors.h"
 #ifdef VEA_CUDA_ARCHS
 #include "cuda/ops.h"
@@ -392,6 +393,7 @@ PYBIND11_MODULE(_C, m) {
     m.def("cpu_path", [] { return vea::cpu_path().name; });
 
     vea::bind_evidence(m);
+    vea::bind_tap(m);
     m.def("image_attention_cpu", [](const py::tuple& arguments, py::handle out, bool accumulate, py::handle chosen,
                                     py::handle stats, int threads) {
         const vea::ImageAttention problem = checked(arguments, out, accumulate, chosen, stats, true);

@@ -392,6 +392,27 @@ def test_a_layer_that_is_passed_by_in_the_first_of_two_passes_is_an_error(monkey
         family.model(**single(family))
 
 
+def test_a_module_that_runs_twice_in_a_step_of_decoding_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    family = FAMILIES["llava"]()
+    attention = family.model.model.language_model.layers[2].self_attn
+    original, runs = attention.forward, []
+
+    @wraps(original)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        runs.append(0)
+        if len(runs) == 3:  # the second step of decoding goes the short way
+            original(*args, **kwargs)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(attention, "forward", forward)
+    with (
+        vea.capture(family.model, layers=[1, 2], queries="all"),
+        pytest.raises(CaptureError, match=r"layer 2 \(LlamaAttention\) ran 2 times"),
+    ):
+        generate(family.model, single(family))
+    assert len(runs) == 3
+
+
 # --- what a session leaves behind -----------------------------------------------------------------------------------
 
 

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 from numpy import float32, uint8
@@ -15,6 +16,13 @@ compiler: str
 cuda_archs: str
 
 def cpu_path() -> str: ...
+def tap(
+    active: ContextVar[tuple[Any, ...]],
+    attend: Callable[..., Any],
+    function: Callable[..., Any],
+    implementation: str | None,
+    /,
+) -> Callable[..., Any]: ...
 def image_attention_cpu(
     arguments: Arguments, out: Tensor, accumulate: bool, chosen: Tensor | None, stats: Tensor | None, threads: int
 ) -> None: ...

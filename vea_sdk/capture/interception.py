@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 import sys
 import threading
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, partial, wraps
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.compiler import is_dynamo_compiling
 from torch.overrides import TorchFunctionMode
 
+from vea_sdk import _native
 from vea_sdk.adapters import AttentionCall
 from vea_sdk.capture.call import from_interface, from_sdpa, is_plain
 from vea_sdk.capture.compiled import is_exporting, taps_of
@@ -44,11 +45,17 @@ class Observer(PassObserver, Protocol):
     def modules(self) -> Container[nn.Module]:
         """Those it may watch."""
 
-    def watches(self, module: nn.Module) -> bool:
-        """Whether it watches the call that one of them makes now."""
+    @property
+    def steps(self) -> Container[nn.Module]:
+        """Those of them that the running pass, a step of decoding, has yet to run, and of which it can take a plain
+        call the short way."""
 
-    def read_step(self, query: Tensor, key: Tensor, scale: float | None) -> bool:
-        """Read a call that asks for nothing but a softmax over all keys; False: show it the call."""
+    def read_step(self, module: nn.Module, query: Tensor, key: Tensor, scale: float | None) -> bool:
+        """Read a call of one of the ``steps`` that asks for nothing but a softmax over all keys; False: it takes the
+        long way."""
+
+    def watches(self, module: nn.Module) -> bool:
+        """The long way begins: whether it watches the call that one of its modules makes now."""
 
     def read_call(self, module: nn.Module, call: AttentionCall, source: str) -> None: ...
     def read_weights(self, module: nn.Module, weights: Tensor, key: Tensor) -> None: ...
@@ -142,11 +149,14 @@ def _wrap(owner: type, name: str, wrapper: Callable[[Callable[..., Any]], Callab
 
 
 def _observing(original: Callable[..., Any]) -> Callable[..., Any]:
+    native = _native.extension()
+    tap = partial if native is None else partial(native.tap, ACTIVE)  # without the extension, _attend looks itself
+
     def get_interface(self: Any, attn_implementation: str, default: Callable[..., Any]) -> Callable[..., Any]:
         function = original(self, attn_implementation, default)
         if is_dynamo_compiling():
             return _tapped(function, attn_implementation)
-        return partial(_attend, function, attn_implementation) if ACTIVE.get() else function
+        return tap(_attend, function, attn_implementation) if ACTIVE.get() else function
 
     return get_interface
 
@@ -219,31 +229,40 @@ def _attend(
     """Call Transformers' attention function, and show the call to those who watch the module."""
     # Every layer comes by in every step, and finds the processor's cache full of weights: each function and each object
     # on this way must be fetched from memory, so there are no more of them than needed.
+    steppers: tuple[Observer, ...] = ()
     observers: tuple[Observer, ...] = ()
     for observer in ACTIVE.get():
-        if module in observer.modules and observer.watches(module):
+        if module not in observer.modules:
+            continue
+        if module in observer.steps and is_plain(attention_mask, options, implementation):
+            steppers += (observer,)
+        elif observer.watches(module):
             observers += (observer,)
-    if not observers:
+    if not steppers and not observers:
         return function(module, query, key, value, attention_mask, **options)
     if implementation != "eager":
         # A step of decoding takes its keys from memory, whoever comes first; then they are in the cache, where the
         # model's own attention makes less of them than the rows do. A prompt is read first: it may end here.
         decoding = query.size(-2) == 1
         result = function(module, query, key, value, attention_mask, **options) if decoding else None
-        _show(observers, module, query, key, attention_mask, options, implementation)
+        for observer in steppers:
+            if not observer.read_step(module, query, key, options.get("scaling")) and observer.watches(module):
+                observers += (observer,)
+        for observer in observers:
+            _show(observer, module, query, key, attention_mask, options, implementation)
         return result if decoding else function(module, query, key, value, attention_mask, **options)
     # Eager made the weights anyway: they are read as they are, so both agree to the last bit.
     output, weights = function(module, query, key, value, attention_mask, **options)
-    if weights is None:
-        _show(observers, module, query, key, attention_mask, options, implementation)
-    else:
-        for observer in observers:
+    for observer in observers:
+        if weights is None:
+            _show(observer, module, query, key, attention_mask, options, implementation)
+        else:
             observer.read_weights(module, weights, key)
     return output, weights
 
 
 def _show(
-    observers: Iterable[Observer],
+    observer: Observer,
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -251,17 +270,13 @@ def _show(
     options: Mapping[str, Any],
     implementation: str | None,
 ) -> None:
-    """Show a call of Transformers' attention functions to those who watch it."""
-    plain = is_plain(mask, options, implementation)
-    for observer in observers:
-        if plain and observer.read_step(query, key, options.get("scaling")):
-            continue
-        try:
-            call = from_interface(module, query, key, mask, options, implementation)
-        except CaptureError as error:
-            observer.unreadable(error)
-        else:
-            observer.read_call(module, call, "interface")
+    """Show a call of Transformers' attention functions to one who watches it."""
+    try:
+        call = from_interface(module, query, key, mask, options, implementation)
+    except CaptureError as error:
+        observer.unreadable(error)
+    else:
+        observer.read_call(module, call, "interface")
 
 
 def _tapped(function: Callable[..., Any], implementation: str | None) -> Callable[..., Any]:

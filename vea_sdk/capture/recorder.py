@@ -33,7 +33,7 @@ class Recorder:
         self._stats: dict[int, Tensor] = {}
         self._masks: dict[int, Tensor] = {}
         self._lines: dict[int, tuple[Sequence[Tensor], Sequence[Tensor]]] = {}  # rows of scores and stats, one by one
-        self._readers: dict[int, StepReader] = {}
+        self.readers: dict[int, StepReader] = {}  # what reads steps of decoding the short way, where there is one
         self._index: Tensor | None = None
         self._shifted: dict[tuple[int, torch.device], Tensor] = {}
 
@@ -45,7 +45,7 @@ class Recorder:
         self._stats.clear()
         self._masks.clear()
         self._lines.clear()
-        self._readers.clear()
+        self.readers.clear()
         self.generated.clear()
 
     def next_row(self, generated: int) -> None:
@@ -83,14 +83,6 @@ class Recorder:
                 self._all_heads(layer, out, stats, index)
             elif self.top_k is not None:
                 self._masks[layer][self.rows - 1] = result[1]
-
-    def read_step(self, layer: int, query: Tensor, key: Tensor, scale: float | None, kept: int) -> bool:
-        """Compute the row of a plain step of decoding: one query sees all keys, at least ``kept`` if none was dropped.
-
-        It costs a fraction of ``read_call``, to which it leaves all that it was not made for, by returning False.
-        """
-        read = self._readers.get(layer)
-        return read is not None and read(len(self.generated) - 1, query, key, scale, kept)
 
     def read_weights(self, layer: int, weights: Tensor, step: Step) -> None:
         """Take one row from weights that an eager attention returned."""
@@ -169,7 +161,7 @@ class Recorder:
         if row > 0 and self.top_k is None and self._ranks is None:
             reader = step_reader(self._index_for(0, device), scores, stats)
             if reader is not None:
-                self._readers[layer] = reader
+                self.readers[layer] = reader
         return scores.unbind(0), stats.unbind(0)  # once: to index a tensor costs more than to index a tuple
 
 

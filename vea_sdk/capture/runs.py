@@ -18,7 +18,7 @@ class Runs:
         for layer, module in sorted(modules.items(), key=lambda item: item[0]):
             if module in self._layers:
                 self._layers[module].append(layer)
-        self._seen: dict[nn.Module, int] = {}
+        self.seen: dict[nn.Module, int] = {}  # how often each has run in this pass
 
     @property
     def modules(self) -> Collection[nn.Module]:
@@ -32,12 +32,12 @@ class Runs:
 
     def begin(self) -> None:
         """A pass begins."""
-        self._seen.clear()
+        self.seen.clear()
 
     def next(self, module: nn.Module) -> int | None:
         """The layer for which the module runs now, None where that one is not wanted."""
-        seen, layers = self._seen.get(module, 0), self._layers[module]
-        self._seen[module] = seen + 1
+        seen, layers = self.seen.get(module, 0), self._layers[module]
+        self.seen[module] = seen + 1
         if seen == len(layers):
             self.check(module, seen + 1)
         layer = layers[seen]

@@ -16,6 +16,7 @@ from vea_sdk.capture.prompt import CACHE_NAMES, PromptTracker, Step, cache_in
 from vea_sdk.capture.recorder import Recorder
 from vea_sdk.capture.runs import Runs
 from vea_sdk.errors import CaptureError, InvalidInputError
+from vea_sdk.ops.step_reader import StepReader
 
 Queries = Literal["last", "generated", "all"]
 
@@ -62,7 +63,11 @@ class Watch:
         self._step: Step | None = None
         self._wants = False  # whether rows of this step are wanted
         self._reads = False  # and whether there is an image to look at
-        self._kept: int | None = None  # keys that a plain step of decoding has at least; None in any other pass
+        # These can go the short way, which neither counts the runs of a module nor ends a pass.
+        short = not (self._runs.looped or stop_early)
+        self._stepping = {self._runs.first(m): m for m in self._visible} if short else {}
+        self.steps: dict[nn.Module, tuple[int, StepReader]] = {}
+        self._kept = 0  # keys that the running one has at least
         self._current: nn.Module | None = None  # attention module that runs
         self._layer = 0  # the layer for which it runs
         self._inputs: tuple[Any, ...] = ((), (), {})  # names of its arguments, and these
@@ -109,6 +114,7 @@ class Watch:
         while self._modes:  # left open only when the forward pass was torn down from outside
             self._modes.pop().close()
         self._outer, self._fed, self._step, self._current, self._encoder_ids = {}, {}, None, None, None
+        self.steps.clear()
         self._outermost = None
         self._inputs = ((), (), {})
         interception.ACTIVE.set(tuple(watch for watch in interception.ACTIVE.get() if watch is not self))
@@ -173,6 +179,7 @@ class Watch:
         finally:
             if outermost:
                 self._outermost, self._outer, self._step = None, {}, None
+                self.steps.clear()
                 self._runs.begin()
 
     def _check_pass(self) -> None:
@@ -260,9 +267,14 @@ class Watch:
         index = self._prompt.image_index
         self._wants = self._queries == "all" or (self._queries == "generated") == (step.kind == "generated")
         self._reads = self._wants and index is not None and index.shape[1] > 0
-        self._kept = step.kept if self._reads and step.plain else None
         if self._wants:
             self._recorder.next_row(generated=self._generated)
+        self.steps.clear()
+        if self._reads and step.plain:
+            self._kept = step.kept
+            for layer, reader in self._recorder.readers.items():
+                if layer in self._stepping:
+                    self.steps[self._stepping[layer]] = layer, reader
 
     def _enter_attention(
         self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any] | None = None
@@ -277,6 +289,7 @@ class Watch:
     def _is_wanted(self, module: nn.Module) -> bool:
         """Whether the module, whose turn it is, runs for a layer and in a pass that are to be read."""
         self._current = None
+        self.steps.pop(module, None)
         if self._step is None or self._wants:
             layer = self._runs.next(module)
             if layer is not None:
@@ -321,14 +334,13 @@ class Watch:
         """Whether the running attention call belongs to a layer of this watch."""
         return self._is_wanted(module) if module in self._visible else module is self._current
 
-    def read_step(self, query: Tensor, key: Tensor, scale: float | None) -> bool:
-        """Read one row of a plain step of decoding the short way; False where that is none, or has none."""
-        if self._step is None or self._kept is None or self._read is not None:
+    def read_step(self, module: nn.Module, query: Tensor, key: Tensor, scale: float | None) -> bool:
+        """Read one row the short way."""
+        layer, read = self.steps.pop(module)
+        if not read(len(self._recorder.generated) - 1, query, key, scale, self._kept):
             return False
-        if not self._recorder.read_step(self._layer, query, key, scale, self._kept):
-            return False
-        self._read = "interface"
-        self._finish()
+        self._runs.seen[module] = 1
+        self._layers_read.append(layer)
         return True
 
     def read_call(self, module: nn.Module, call: AttentionCall, source: str) -> None:

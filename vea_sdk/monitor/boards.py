@@ -203,10 +203,14 @@ class Boards:
     def modules(self) -> Container[nn.Module]:
         return self._taps
 
+    @property
+    def steps(self) -> Container[nn.Module]:
+        return ()
+
     def watches(self, module: nn.Module) -> bool:
         return True
 
-    def read_step(self, query: Tensor, key: Tensor, scale: float | None) -> bool:
+    def read_step(self, module: nn.Module, query: Tensor, key: Tensor, scale: float | None) -> bool:
         return False
 
     def read_call(self, module: nn.Module, call: AttentionCall, source: str) -> None:
