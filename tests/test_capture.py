@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -22,7 +24,7 @@ import vea_sdk as vea
 from vea_sdk import _native, ops
 from vea_sdk.capture import interception
 from vea_sdk.capture.call import from_interface
-from vea_sdk.capture.prompt import Step
+from vea_sdk.capture.prompt import CACHE_NAMES, Step
 from vea_sdk.errors import CaptureError, ImageTokenError, InvalidInputError, LayerError, UnsupportedModelError
 
 TOLERANCE = 2e-6  # float32: two orders of summation over at most a few hundred keys
@@ -104,7 +106,7 @@ def check_decoding(family: TinyFamily, inputs: Any, tolerance: float, monkeypatc
     assert session.attention.shape[2] == 20
     assert (session.attention - expected).abs().max() <= tolerance
     if family.name != "gemma3":  # whose sliding layers drop keys of the prompt
-        assert len(calls) == 3 * len(session.layers)  # the prompt, and the first step into a buffer for 1 or 16 more
+        assert len(calls) == 2 * len(session.layers)  # the prompt, and the first step, before which there is no buffer
 
 
 @names
@@ -180,13 +182,27 @@ def test_generation_without_a_cache_gives_the_same_rows() -> None:
     assert (cached.attention - uncached.attention).abs().max() <= 5e-6
 
 
-def test_long_generation_outgrows_the_first_buffer() -> None:
+@pytest.mark.parametrize("top_k", [None, 2])
+def test_long_generation_outgrows_the_first_buffer(top_k: int | None) -> None:
     family = FAMILIES["llava"]()
-    with vea.capture(family.model, layers=[0, 3], queries="generated", top_k=2) as session:
-        generate(family.model, single(family), max_new_tokens=40, min_new_tokens=40)
-    assert session.attention.shape[2] == 39
-    assert (session.topk.sum(-1) == 2).all()
-    assert (session.attention.sum(-1) > 0).all()
+    inputs, tokens = single(family), {"max_new_tokens": 80, "min_new_tokens": 80}
+    expected, _ = eager_rows(family, inputs, **tokens)
+    with vea.capture(family.model, layers=[0, 3], queries="generated", top_k=top_k) as session:
+        generate(family.model, inputs, **tokens)
+    assert session.attention.shape[2] == 79
+    assert (session.attention - expected[[0, 3], :, 1:]).abs().max() <= TOLERANCE
+    if top_k is not None:
+        assert (session.topk.sum(-1) == top_k).all()
+
+
+def test_an_open_session_does_not_keep_the_cache() -> None:
+    family = FAMILIES["llava"]()
+    with vea.capture(family.model, layers="all", queries="all"):
+        out = generate(family.model, single(family), return_dict_in_generate=True)
+        cache = weakref.ref(out[next(name for name in CACHE_NAMES if name in out)])
+        del out
+        gc.collect()
+        assert cache() is None
 
 
 @names

@@ -17,7 +17,7 @@ from vea_sdk.capture.prompt import Step
 from vea_sdk.ops.plain import figures
 from vea_sdk.ops.step_reader import StepReader, step_reader
 
-_FIRST_CAPACITY = 16  # rows; doubled when generation outgrows it
+_FIRST_CAPACITY = 64  # rows, once a token was generated; doubled when generation outgrows it
 _NOTHING = nullcontext()
 
 
@@ -32,7 +32,6 @@ class Recorder:
         self._scores: dict[int, Tensor] = {}
         self._stats: dict[int, Tensor] = {}
         self._masks: dict[int, Tensor] = {}
-        self._lines: dict[int, tuple[Sequence[Tensor], Sequence[Tensor]]] = {}  # rows of scores and stats, one by one
         self.readers: dict[int, StepReader] = {}  # what reads steps of decoding the short way, where there is one
         self._index: Tensor | None = None
         self._shifted: dict[tuple[int, torch.device], Tensor] = {}
@@ -44,7 +43,6 @@ class Recorder:
         self._scores.clear()
         self._stats.clear()
         self._masks.clear()
-        self._lines.clear()
         self.readers.clear()
         self.generated.clear()
 
@@ -144,12 +142,12 @@ class Recorder:
 
     def _slots(self, layer: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """The zeroed row [B, M] that belongs to this layer and pass, and the place of its statistics [B, 4]."""
-        lines, row = self._lines.get(layer), self.rows - 1
-        if lines is None or len(lines[0]) <= row:
-            lines = self._lines[layer] = self._grow(layer, row, device)
-        return lines[0][row], lines[1][row]
+        row, scores = self.rows - 1, self._scores.get(layer)
+        if scores is None or scores.shape[0] <= row:
+            self._grow(layer, row, device)
+        return self._scores[layer][row], self._stats[layer][row]
 
-    def _grow(self, layer: int, row: int, device: torch.device) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    def _grow(self, layer: int, row: int, device: torch.device) -> None:
         assert self._index is not None
         capacity = max(_FIRST_CAPACITY, 2 * (row + 1)) if row > 0 else 1
         batch, tokens = self._index.shape
@@ -162,7 +160,6 @@ class Recorder:
             reader = step_reader(self._index_for(0, device), scores, stats)
             if reader is not None:
                 self.readers[layer] = reader
-        return scores.unbind(0), stats.unbind(0)  # once: to index a tensor costs more than to index a tuple
 
 
 def _grown(buffer: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -178,7 +178,8 @@ class Watch:
                 self._check_pass()
         finally:
             if outermost:
-                self._outermost, self._outer, self._step = None, {}, None
+                self._outermost, self._step = None, None
+                self._outer, self._fed = {}, {}  # which hold the cache
                 self.steps.clear()
                 self._runs.begin()
 
@@ -247,7 +248,7 @@ class Watch:
 
     def end_compiled(self, finished: bool) -> None:
         """Take the rows that the graph has left, if it came to its end."""
-        self._outer, self._step = {}, None
+        self._outer, self._fed, self._step = {}, {}, None
         self._compiled.end(finished)
 
     def _take(self, step: Step) -> None:
