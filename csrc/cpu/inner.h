@@ -7,7 +7,7 @@
 
 namespace vea {
 
-constexpr int64_t kBlock = 256;   // keys whose scores are handled together (they stay in the first-level cache)
+constexpr int64_t kBlock = 512;   // keys whose scores are handled together (they stay in the first-level cache)
 constexpr int64_t kLanes = 16;    // row lengths are rounded up to this, whatever the vector width
 constexpr int64_t kMaxDim = 512;  // D
 constexpr int64_t kRow = kBlock + kLanes;  // floats from a head's scores to the next one's
