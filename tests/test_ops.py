@@ -29,7 +29,7 @@ def check(query, key, image_index, query_index=None, **options):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("keys", [1, 3, 17, 111, 255, 256, 257, 989])
+@pytest.mark.parametrize("keys", [1, 3, 17, 111, 255, 256, 257, 511, 512, 513, 989])
 def test_every_length(dtype, keys):
     check(*make(2, 4, 2, 3, keys, 32, 17, dtype, seed=keys))
 

@@ -161,7 +161,7 @@ private:
             return;
         }
         thread_local Memory memory;
-        float* rows = scratch(memory, group_ * kBlock);  // near, as the scores come in columns of a few keys
+        float* rows = scratch(memory, group_ * kRow);  // near, as the scores come in columns of a few keys
         const int64_t* stride = p.key.stride;
         const int64_t offset = b * stride[0] + group * stride[1] + begin * stride[2];
         const auto* keys = static_cast<const char*>(p.key.data) + offset * bytes_of_float(p.key.dtype);
@@ -175,7 +175,7 @@ private:
             if (biased && (i == 0 || !shared)) {
                 for (int64_t t = 0; t < n; ++t) bias[t] = bias_value(p, b, first + i, query_row(p, b), begin + t);
             }
-            float* row = rows + i * kBlock;
+            float* row = rows + i * kRow;
             const float largest = loops_.shape(row, n, p.softcap, biased ? bias : nullptr);
             const float shift = largest == minus_infinity() ? 0 : largest;
             // Those that nobody looks up stay in the first-level cache: writing them takes time from reading keys.

@@ -111,25 +111,25 @@ inline Floats tangent(Floats x) {
     return select(magnitude < splat(0.625f), near, signed_far);
 }
 
-inline Floats widen_bf16(const void* from) {
+inline Floats widen_bf16(Halves from) {
 #if defined(__AVX512F__)
-    return (Floats)((Words)_mm512_cvtepu16_epi32(load<__m256i>(from)) << 16);  // the compiler's own takes twice as many steps
+    return (Floats)((Words)_mm512_cvtepu16_epi32((__m256i)from) << 16);  // the compiler's own takes twice as many steps
 #elif defined(__AVX2__)
-    return (Floats)((Words)_mm256_cvtepu16_epi32(load<__m128i>(from)) << 16);
+    return (Floats)((Words)_mm256_cvtepu16_epi32((__m128i)from) << 16);
 #else
-    return (Floats)(__builtin_convertvector(load<Halves>(from), Words) << 16);
+    return (Floats)(__builtin_convertvector(from, Words) << 16);
 #endif
 }
 
-inline Floats widen_f16(const void* from) {
+inline Floats widen_f16(Halves from) {
 #if defined(__AVX512F__)
-    return (Floats)_mm512_cvtph_ps(load<__m256i>(from));
+    return (Floats)_mm512_cvtph_ps((__m256i)from);
 #elif defined(__F16C__)
-    return (Floats)_mm256_cvtph_ps(load<__m128i>(from));
+    return (Floats)_mm256_cvtph_ps((__m128i)from);
 #else
-    float lanes[W];
-    for (int i = 0; i < W; ++i) lanes[i] = f16_to_float(static_cast<const uint16_t*>(from)[i]);
-    return load<Floats>(lanes);
+    Floats lanes;
+    for (int i = 0; i < W; ++i) lanes[i] = f16_to_float(from[i]);
+    return lanes;
 #endif
 }
 
@@ -139,9 +139,9 @@ inline void widen_row(const void* row, Dtype dtype, int64_t dim, float* tile) {
     if (dtype == Dtype::f32) {
         for (; d + W <= dim; d += W) store(tile + d, load<Floats>(static_cast<const float*>(row) + d));
     } else if (dtype == Dtype::f16) {
-        for (; d + W <= dim; d += W) store(tile + d, widen_f16(static_cast<const uint16_t*>(row) + d));
+        for (; d + W <= dim; d += W) store(tile + d, widen_f16(load<Halves>(static_cast<const uint16_t*>(row) + d)));
     } else {
-        for (; d + W <= dim; d += W) store(tile + d, widen_bf16(static_cast<const uint16_t*>(row) + d));
+        for (; d + W <= dim; d += W) store(tile + d, widen_bf16(load<Halves>(static_cast<const uint16_t*>(row) + d)));
     }
     if (d == dim) return;
 #if defined(__AVX512F__)
@@ -149,8 +149,8 @@ inline void widen_row(const void* row, Dtype dtype, int64_t dim, float* tile) {
     if (dtype == Dtype::f32) {
         store(tile + d, _mm512_maskz_loadu_ps(there, static_cast<const float*>(row) + d));
     } else {
-        const __m256i halves = _mm256_maskz_loadu_epi16(there, static_cast<const uint16_t*>(row) + d);
-        store(tile + d, dtype == Dtype::f16 ? widen_f16(&halves) : widen_bf16(&halves));
+        const auto halves = (Halves)_mm256_maskz_loadu_epi16(there, static_cast<const uint16_t*>(row) + d);
+        store(tile + d, dtype == Dtype::f16 ? widen_f16(halves) : widen_bf16(halves));
     }
 #else
     store(tile + d, Floats{});
@@ -180,34 +180,46 @@ inline float maximum(Floats v) {  // of those that are not NaN
     return in_one(v, [](auto a, auto b) { return a > b ? a : b; });
 }
 
+// a's and b's lanes, half of each added to the other half. The shuffles stay within 128 bits, where they are cheap.
+inline Floats join(Floats a, Floats b) {
+#if defined(__AVX512F__)
+    return (Floats)_mm512_unpacklo_ps((__m512)a, (__m512)b) + (Floats)_mm512_unpackhi_ps((__m512)a, (__m512)b);
+#else
+    return __builtin_shufflevector(a, b, 0, 8, 1, 9, 4, 12, 5, 13) +
+           __builtin_shufflevector(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
+#endif
+}
+
+// The lane sums of four vectors' lower halves, then of their upper ones. ac: join(a, c).
 template <class V>
-inline Eight fold(V v) {
+inline Eight sums_of_halves(V ac, V bd) {
+    const V all = join(ac, bd);  // a part of the four sums in each 128 bits
     if constexpr (sizeof(V) == 64) {
-        return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
-               __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+        return __builtin_shufflevector(all, all, 0, 1, 2, 3, 8, 9, 10, 11) +
+               __builtin_shufflevector(all, all, 4, 5, 6, 7, 12, 13, 14, 15);
     } else {
-        return v;
+        return all;
     }
 }
 
-// The same of lanes in memory, where it takes no shuffles.
-inline Eight fold(const float* lanes) {
-    if constexpr (W == 16) {
-        return load<Eight>(lanes) + load<Eight>(lanes + 8);
-    } else {
-        return load<Eight>(lanes);
-    }
+// The lane sums of four vectors.
+inline Four sums(Floats ac, Floats bd) {
+    const Eight halves = sums_of_halves(ac, bd);
+    return __builtin_shufflevector(halves, halves, 0, 1, 2, 3) + __builtin_shufflevector(halves, halves, 4, 5, 6, 7);
 }
 
-// The lane sums of four vectors, as the four lanes of one. The shuffles stay within 128 bits, where they are cheap.
-inline Four sums(Eight a, Eight b, Eight c, Eight d) {
-    const Eight ab = __builtin_shufflevector(a, b, 0, 8, 1, 9, 4, 12, 5, 13) +
-                     __builtin_shufflevector(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
-    const Eight cd = __builtin_shufflevector(c, d, 0, 8, 1, 9, 4, 12, 5, 13) +
-                     __builtin_shufflevector(c, d, 2, 10, 3, 11, 6, 14, 7, 15);
-    const Eight all = __builtin_shufflevector(ab, cd, 0, 1, 8, 9, 4, 5, 12, 13) +
-                      __builtin_shufflevector(ab, cd, 2, 3, 10, 11, 6, 7, 14, 15);
-    return __builtin_shufflevector(all, all, 0, 1, 2, 3) + __builtin_shufflevector(all, all, 4, 5, 6, 7);
+// The vector whose lower half lies at `a`, and its upper one at `b`.
+template <class V>
+inline V both(const void* a, const void* b) {
+#if defined(__AVX512F__)  // the compiler's own takes one step more
+    if constexpr (sizeof(V) == 64) {
+        return (V)_mm512_inserti64x4(_mm512_castsi256_si512(load<__m256i>(a)), load<__m256i>(b), 1);
+    } else {
+        return (V)_mm256_inserti128_si256(_mm256_castsi128_si256(load<__m128i>(a)), load<__m128i>(b), 1);
+    }
+#else
+    return __builtin_shufflevector(load<Four>(a), load<Four>(b), 0, 1, 2, 3, 4, 5, 6, 7);
+#endif
 }
 
 // How keys are multiplied by queries. Widened: as floats, W at once, whatever dtype they are stored in.
@@ -215,15 +227,15 @@ template <Dtype dtype>
 struct Widened {
     using Query = float;
     using Vector = Floats;
-    static constexpr int64_t step = W, size = bytes_of_float(dtype);
-    static constexpr bool many_steps = true;
-    static Vector query(const float* row) { return load<Floats>(row); }
-    static Vector key(const void* row, int64_t d) {
-        if constexpr (dtype == Dtype::f32) return load<Floats>(static_cast<const float*>(row) + d);
-        if constexpr (dtype == Dtype::f16) return widen_f16(static_cast<const uint16_t*>(row) + d);
-        if constexpr (dtype == Dtype::bf16) return widen_bf16(static_cast<const uint16_t*>(row) + d);
+    using Stored = std::conditional_t<dtype == Dtype::f32, Floats, Halves>;
+    static constexpr int64_t half = W / 2, size = bytes_of_float(dtype);
+    static constexpr bool slower_than_memory = true;
+    static Vector query(const float* a, const float* b) { return both<Floats>(a, b); }
+    static Vector key(Stored stored) {
+        if constexpr (dtype == Dtype::f32) return stored;
+        if constexpr (dtype == Dtype::f16) return widen_f16(stored);
+        if constexpr (dtype == Dtype::bf16) return widen_bf16(stored);
     }
-    static Floats product(Vector query, Vector key) { return query * key; }
     static Floats add(Floats sum, Vector query, Vector key) { return sum + query * key; }
 };
 
@@ -232,84 +244,90 @@ struct Widened {
 struct Paired {
     using Query = uint16_t;
     using Vector = __m512bh;
-    static constexpr int64_t step = 2 * W, size = 2;
-    static constexpr bool many_steps = false;
-    static Vector query(const float* row) {  // exact: these floats were bfloat16
-        return _mm512_cvtne2ps_pbh((__m512)load<Floats>(row + W), (__m512)load<Floats>(row));
+    using Stored = __m512bh;
+    static constexpr int64_t half = W, size = 2;
+    static constexpr bool slower_than_memory = false;
+    static Vector query(const float* a, const float* b) {  // exact: these floats were bfloat16
+        return _mm512_cvtne2ps_pbh((__m512)load<Floats>(b), (__m512)load<Floats>(a));
     }
-    static Vector key(const void* row, int64_t d) { return load<Vector>(static_cast<const uint16_t*>(row) + d); }
-    static Floats product(Vector query, Vector key) { return add(Floats{}, query, key); }
+    static Vector key(Stored stored) { return stored; }
     static Floats add(Floats sum, Vector query, Vector key) { return (Floats)_mm512_dpbf16_ps((__m512)sum, query, key); }
 };
 #endif
 
 constexpr int kMostHeads = W == 16 ? 7 : 3;  // in a pass over the keys: so many sums have room in registers
+constexpr int kSharing = W == 16 ? 2 : 1;    // keys in a vector: putting them together costs less than it saves, or more
 constexpr int64_t kAhead = 24;               // keys between the one in use and the one asked for from memory
 
-// H heads against several keys at a time. The products run through all arithmetic units, so all else goes beside them: what
-// the lanes of these sums hold is added up while the next keys are multiplied, if that takes enough steps, and keys are asked
-// for line by line, into the second-level cache, as the first takes too few requests at once for it. packed: for each step, H
-// vectors of queries.
+// H heads against the keys of four vectors at a time. Of two keys that share one, the sums lie in half as many lanes, and
+// adding up lanes takes from the products, the more where another thread runs on the same core. So it is begun at once, to
+// have less to keep, but ended beside the next keys' products. Keys are asked for line by line, into the second-level cache,
+// as the first takes too few requests at once for it. packed: for each step, H vectors of queries, which hold the same twice
+// if keys share.
 template <int H, class Product>
 void dots_of_heads(const typename Product::Query* packed, const char* keys, int64_t bytes, int64_t ahead, int64_t length,
                    float scale, int64_t n, float* scores) {
     using Vector = typename Product::Vector;
-    constexpr int T = W == 16 ? (H <= 5 || !Product::many_steps ? 4 : 3) : (H <= 2 ? 4 : 3);  // keys at a time
-    alignas(64) float lanes[H][T][W];
-    const auto sums_of = [&](const auto& of) {
-        return scale * sums(fold(of[0]), fold(of[1]), fold(of[2]), fold(of[T - 1]));
-    };
-    for (int64_t t = 0; t < n; t += T) {
+    using Stored = typename Product::Stored;
+    constexpr int V = W == 16 || H <= 2 ? 4 : 3, T = V * kSharing;  // vectors and keys at a time
+    constexpr int64_t step = 2 * Product::half / kSharing * Product::size;
+    alignas(64) Floats joined[H][2];  // of the keys before those at t
+    int added = H;                    // heads whose sums of these keys are ready
+    for (int64_t t = 0;; t += T) {
+        const auto add_one = [&] {
+            const auto& [ac, bd] = joined[added];
+            float* to = scores + added++ * kRow + t - T;
+            if constexpr (kSharing == 2) {
+                store(to, scale * sums_of_halves(ac, bd));
+            } else {
+                store(to, scale * sums(ac, bd));
+            }
+        };
+        if (t >= n) {
+            while (added < H) add_one();
+            return;
+        }
         const char* key[T];
-        Floats partial[H][T];
-#pragma GCC unroll 4
+        Floats partial[H][V] = {};
+#pragma GCC unroll 8
         for (int i = 0; i < T; ++i) key[i] = keys + (t + i < n ? t + i : t) * bytes;  // behind the last, repeat one
-        const auto multiply = [&](int64_t d, auto first) __attribute__((always_inline)) {
-            Vector k[T];
+        // On a page met unprepared, a request to the second-level cache holds up the products, one to the first does not.
+        if (Product::slower_than_memory) __builtin_prefetch(key[0] + ahead, 0, 3);
+        const auto* query = packed;
+        for (int64_t at = 0; at < length * Product::size; at += step) {
+            Vector k[V];
 #pragma GCC unroll 4
-            for (int i = 0; i < T; ++i) {
-                k[i] = Product::key(key[i], d);
-                if (d * Product::size % 64 == 0) __builtin_prefetch(key[i] + ahead + d * Product::size, 0, 2);
+            for (int i = 0; i < V; ++i) {
+                if constexpr (kSharing == 2) {
+                    k[i] = Product::key(both<Stored>(key[i] + at, key[i + V] + at));
+                } else {
+                    k[i] = Product::key(load<Stored>(key[i] + at));
+                }
+            }
+            if (at % 64 == 0) {
+#pragma GCC unroll 8
+                for (int i = 0; i < T; ++i) __builtin_prefetch(key[i] + ahead + at, 0, 2);
             }
 #pragma GCC unroll 8
-            for (int h = 0; h < H; ++h) {
-                Vector q = load<Vector>(packed + d * H + h * Product::step);
+            for (int h = 0; h < H; ++h, query += 2 * Product::half) {
+                Vector q = load<Vector>(query);
 #if defined(__AVX512F__)
-                asm("" : "+v"(q));  // loaded once: as operands in memory, T loads would take longer than T products
+                asm("" : "+v"(q));  // loaded once: as operands in memory, V loads would take longer than V products
 #elif defined(__AVX2__)
                 asm("" : "+x"(q));
 #endif
 #pragma GCC unroll 4
-                for (int i = 0; i < T; ++i) {
-                    partial[h][i] = first ? Product::product(q, k[i]) : Product::add(partial[h][i], q, k[i]);
-                }
+                for (int i = 0; i < V; ++i) partial[h][i] = Product::add(partial[h][i], q, k[i]);
             }
-        };
-        multiply(0, std::true_type{});
-        int64_t added = t == 0 || !Product::many_steps ? H : 0;  // heads whose lanes of the keys before are in one
-        const auto add_one = [&] {
-            store(scores + added * kBlock + t - T, sums_of(lanes[added]));
-            ++added;
-        };
-        for (int64_t d = Product::step; d < length; d += Product::step) {
-            multiply(d, std::false_type{});
-            if (added < H) add_one();
+            if (added < H && at > step) add_one();  // not sooner: what is on its way to memory would have to arrive first
         }
         while (added < H) add_one();
 #pragma GCC unroll 8
         for (int h = 0; h < H; ++h) {
-            if (Product::many_steps || t + T >= n) {
-#pragma GCC unroll 4
-                for (int i = 0; i < T; ++i) store(lanes[h][i], partial[h][i]);
-            } else {
-                store(scores + h * kBlock + t, sums_of(partial[h]));
-            }
+            joined[h][0] = join(partial[h][0], partial[h][2]);
+            joined[h][1] = join(partial[h][1], partial[h][V - 1]);
         }
-    }
-    const int64_t last = (n - 1) / T * T;
-    for (int64_t h = 0; h < H; ++h) {
-        const Four result = sums_of(lanes[h]);
-        for (int64_t i = last; i < n; ++i) scores[h * kBlock + i] = result[i - last];
+        added = 0;
     }
 }
 
@@ -324,12 +342,12 @@ void dots_in_order(const typename Product::Query* query, const char* keys, int64
         for (int64_t i = 0; i < 4; ++i) {
             const char* key = keys + (t + i < n ? t + i : t) * bytes;
             partial[i] = Floats{};
-            for (int64_t d = 0; d < dim; d += Product::step) {
-                partial[i] = Product::add(partial[i], load<typename Product::Vector>(query + d), Product::key(key, d));
+            for (int64_t d = 0; d < dim; d += 2 * Product::half) {
+                const auto stored = load<typename Product::Stored>(key + d * Product::size);
+                partial[i] = Product::add(partial[i], load<typename Product::Vector>(query + d), Product::key(stored));
             }
         }
-        const Four result = scale * sums(fold(partial[0]), fold(partial[1]), fold(partial[2]), fold(partial[3]));
-        for (int64_t i = 0; i < 4 && t + i < n; ++i) scores[t + i] = result[i];
+        store(scores + t, scale * sums(join(partial[0], partial[2]), join(partial[1], partial[3])));
     }
 }
 
@@ -342,6 +360,16 @@ inline void with_heads(int64_t n, const Body& body) {
     body(std::integral_constant<int, most>{});
 }
 
+// Touches the pages of the keys behind the n-th. Where one is met unprepared, its address is looked up while all else waits;
+// of these look-ups, several at a time take hardly longer than one.
+inline void touch_next(const char* keys, int64_t bytes, int64_t n) {
+    constexpr int64_t page = 4096;
+    if (bytes * n > 64 * page) return;  // more than the first-level address cache holds
+    const char* first = keys + (n + kAhead) * bytes;
+#pragma GCC unroll 1
+    for (int64_t i = 0; i < bytes * n; i += page) __builtin_prefetch(first + i, 0, 2);
+}
+
 // In as many passes over the keys as the heads take: they lie in the second-level cache at least, which keeps up. Keys that
 // do not consist of whole vectors are widened into a tile first (`whole` is false).
 template <class Product>
@@ -349,18 +377,24 @@ void dots_of_all(const float* queries, int64_t heads, const char* keys, int64_t 
                     bool whole, float scale, int64_t n, float* scores) {
     constexpr int64_t tile_keys = 24;
     const int64_t padded = (dim + kLanes - 1) / kLanes * kLanes, length = (dim + W - 1) / W * W;
-    alignas(64) typename Product::Query packed[kMostHeads * kMaxDim];
+    alignas(64) typename Product::Query packed[kSharing * kMostHeads * kMaxDim];
     alignas(64) float tile[tile_keys * kMaxDim];
+    if (!Product::slower_than_memory && heads > 1) touch_next(keys, bytes, n);  // one head's keys are read in order
     int64_t from = 0;  // the first head of the pass
     const auto pass = [&](auto count) {
         constexpr int H = count();
-        for (int64_t d = 0; d < length; d += Product::step) {
-            for (int64_t h = 0; h < H; ++h) {
-                store(packed + d * H + h * Product::step, Product::query(queries + (from + h) * padded + d));
+        const bool in_order = whole && heads == 1;
+        constexpr int64_t half = Product::half;
+        const int64_t step = in_order ? 2 * half : 2 * half / kSharing;
+        auto* vector = packed;
+        for (int64_t d = 0; d < length; d += step) {
+            for (int64_t h = 0; h < H; ++h, vector += 2 * half) {
+                const float* first = queries + (from + h) * padded + d;
+                store(vector, Product::query(first, first + step - half));
             }
         }
-        float* to = scores + from * kBlock;
-        if (whole && heads == 1) {
+        float* to = scores + from * kRow;
+        if (in_order) {
             dots_in_order<Product>(packed, keys, bytes, dim, scale, n, to);
         } else if (whole) {
             dots_of_heads<H, Product>(packed, keys, bytes, kAhead * bytes, length, scale, n, to);
@@ -385,27 +419,16 @@ void dots_of_all(const float* queries, int64_t heads, const char* keys, int64_t 
     }
 }
 
-// Touches the pages of the keys behind the n-th. Where one is met unprepared, its address is looked up while all else waits;
-// of these look-ups, several at a time take hardly longer than one.
-inline void touch_next(const char* keys, int64_t bytes, int64_t n) {
-    constexpr int64_t page = 4096;
-    if (bytes * n > 64 * page) return;  // more than the first-level address cache holds
-    const char* first = keys + (n + kAhead) * bytes;
-#pragma GCC unroll 1
-    for (int64_t i = 0; i < bytes * n; i += page) __builtin_prefetch(first + i, 0, 2);
-}
-
 void dots(const float* queries, int64_t heads, const void* keys, Dtype dtype, int64_t stride, int64_t dim, float scale,
           int64_t n, float* scores) {
     const auto* first = static_cast<const char*>(keys);
     const int64_t bytes = stride * bytes_of_float(dtype);
-    if (heads > 1) touch_next(first, bytes, n);  // of one, memory sets the pace anyway
     const bool whole = dim % W == 0;
     auto of_all = !whole || dtype == Dtype::f32 ? dots_of_all<Widened<Dtype::f32>>
                   : dtype == Dtype::f16         ? dots_of_all<Widened<Dtype::f16>>
                                                 : dots_of_all<Widened<Dtype::bf16>>;
 #if defined(__AVX512BF16__)
-    if (dtype == Dtype::bf16 && dim % Paired::step == 0) of_all = dots_of_all<Paired>;
+    if (dtype == Dtype::bf16 && dim % (2 * Paired::half) == 0) of_all = dots_of_all<Paired>;
 #endif
     of_all(queries, heads, first, bytes, dtype, dim, whole, scale, n, scores);
 }

@@ -7,9 +7,10 @@
 
 namespace vea {
 
-constexpr int64_t kBlock = 256;   // keys whose scores are handled together (they stay in the first-level cache)
+constexpr int64_t kBlock = 512;   // keys whose scores are handled together (they stay in the first-level cache)
 constexpr int64_t kLanes = 16;    // row lengths are rounded up to this, whatever the vector width
 constexpr int64_t kMaxDim = 512;  // D
+constexpr int64_t kRow = kBlock + kLanes;  // floats from a head's scores to the next one's
 
 struct RowFigures {  // of values a >= 0
     float mass, weighted_log, peak;  // sum of a, of a ln a, largest a (0 where all are NaN)
@@ -19,7 +20,8 @@ struct InnerLoops {
     // A row of `dim` elements that lie together as floats, with zeros up to a multiple of kLanes.
     void (*widen)(const void* row, Dtype dtype, int64_t dim, float* to);
 
-    // scores[h * kBlock + t] = scale * q_h · k_t, h < heads, t < n <= kBlock. Asks for keys behind the n-th in advance.
+    // scores[h * kRow + t] = scale * q_h · k_t, h < heads, t < n <= kBlock, and anything behind them in the row.
+    // Asks for keys behind the n-th in advance.
     // queries: [heads, padded dim], of `dtype` too but widened, zeros behind dim. keys: row t at keys + t * stride elements.
     void (*dots)(const float* queries, int64_t heads, const void* keys, Dtype dtype, int64_t stride, int64_t dim,
                  float scale, int64_t n, float* scores);
