@@ -39,9 +39,9 @@ def main() -> None:
 
 
 def roofline(shape: Shape, dtype: torch.dtype, rounds: int) -> list[Row]:
-    """The larger of (reading K's bytes) and (doing its multiply-adds) over the kernel's time; then SDPA and torch."""
+    """The larger of (reading K) and (doing its multiply-adds) over the kernel's time; then SDPA and torch."""
     problem = Problem.random(shape, dtype)
-    reading, computing = ceilings.read(shape.key_bytes(dtype)), ceilings.multiply_add(shape.operations)
+    reading, computing = ceilings.read(problem.key), ceilings.multiply_add(shape.operations)
     calls = {"kernel": problem.kernel, "read": reading, "compute": computing, "sdpa": problem.sdpa}
     taken = alternate({name: timer(call) for name, call in calls.items()}, rounds)
     bounds = [max(pair) for pair in zip(taken["read"], taken["compute"], strict=True)]

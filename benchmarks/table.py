@@ -18,7 +18,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
 
 SECTIONS = {  # file of rows: heading, how it was measured
-    "kernel": ("The CPU kernel", "`python benchmarks/kernel.py`. Ceilings (a float32 `sum` over as many bytes, and "
+    "kernel": ("The CPU kernel", "`python benchmarks/kernel.py`. Ceilings (a float32 `sum` over the same keys, and "
                "multiply-adds in registers) are measured in turns with the kernel."),
     "growth": ("How the kernel's time grows", "`python benchmarks/growth.py`. Exponent e of time ∝ size^e."),
     "overhead": ("A whole model, with and without capture", "`python benchmarks/overhead.py`: LLaVA, random weights."),
