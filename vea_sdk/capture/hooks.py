@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from torch import nn
@@ -12,18 +11,21 @@ from torch.utils.hooks import RemovableHandle
 
 
 class Hook:
-    """What is done before the calls of one module and, once that is asked for, after them.
-
-    ``enter`` is told the names of its arguments, the module and the call's arguments; not those by name where another
-    thread runs the module in the moment between putting on the hook and saying what it takes.
-    """
+    """What is done before the calls of one module and, once that is asked for, after them; ``enter`` is told the names
+    of its arguments first."""
 
     def __init__(self, module: nn.Module, enter: Callable[..., None], leave: Callable[..., None] | None = None) -> None:
         self.module = module
-        self._enter = partial(enter, argument_names(module))
+        self._names = argument_names(module)
+        self._do_enter = enter
         self._leave = leave
         self.sees_end = False
         self._handles: list[RemovableHandle] = []
+
+    def _enter(self, module: nn.Module, args: Any, kwargs: dict[str, Any] | None = None) -> None:
+        # None: another thread runs the module in the moment between putting on the hook and saying what it takes.
+        if kwargs is not None:
+            self._do_enter(self._names, module, args, kwargs)
 
     def attach(self) -> None:
         """Does nothing where it is attached."""

@@ -138,10 +138,8 @@ class Watch:
         """Whether this watch belongs to the running thread; another thread may run the same model."""
         return self in interception.ACTIVE.get()
 
-    def _enter_model(
-        self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any] | None = None
-    ) -> None:
-        if self._outermost is not None or kwargs is None or not self._here():
+    def _enter_model(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        if self._outermost is not None or not self._here():
             return
         self._outermost = module
         self._see_end(module)
@@ -152,10 +150,8 @@ class Watch:
         elif self._decoder is module:
             self._begin(names, self._outer)
 
-    def _enter_decoder(
-        self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any] | None = None
-    ) -> None:
-        if kwargs is None or not self._here():
+    def _enter_decoder(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        if not self._here():
             return
         if self._outermost is None:  # it is called by itself
             self._outermost = module
@@ -192,10 +188,8 @@ class Watch:
                 "that Transformers hands out. Capture layers that run in every pass."
             )
 
-    def _enter_encoder(
-        self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any] | None = None
-    ) -> None:
-        if kwargs is not None and self._here():
+    def _enter_encoder(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        if self._here():
             self._encoder_ids = next(iter(named(names, args, kwargs).values()))
 
     def _begin(self, names: tuple[str, ...], fed: Mapping[str, Any]) -> None:
@@ -277,10 +271,8 @@ class Watch:
                 if layer in self._stepping:
                     self.steps[self._stepping[layer]] = layer, reader
 
-    def _enter_attention(
-        self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any] | None = None
-    ) -> None:
-        if kwargs is not None and self._here() and self._is_wanted(module):
+    def _enter_attention(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        if self._here() and self._is_wanted(module):
             self._inputs = (names, args, kwargs)
             if module not in self._visible:
                 tap = interception.SdpaTap(self, module)
