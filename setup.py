@@ -127,7 +127,7 @@ class BuildNative(build_ext):
             defines = f"-DVEA_TABLE={table} -DVEA_WIDTH={width}"
             for source in ("inner", "pixels") if name != "avx512_bf16" else ("inner",):  # no bfloat16 in pixels
                 build("cxx", f"{source}_{name}", CSRC / "cpu" / f"{source}.cpp", f"{flags} {defines}")
-        for name in ("image_attention", "topk_mask", "evidence", "threads", "dispatch"):
+        for name in ("image_attention", "runs", "topk_mask", "evidence", "threads", "dispatch"):
             build("cxx", name, CSRC / "cpu" / f"{name}.cpp", "")
         cuda = f"-DVEA_CUDA_ARCHS='\"{' '.join(archs)}\"'" if nvcc else ""
         for name in ("bindings", "bindings_evidence", "tap"):

@@ -403,12 +403,13 @@ PYBIND11_MODULE(_C, m) {
     m.def("step_reader_cpu", [](const py::object& image_index, const py::object& scores, const py::object& stats,
                                 int threads) {
         const auto reader = std::make_shared<StepReader>(image_index, scores, stats, true);
-        return py::cpp_function([reader, threads](int64_t row, py::handle query, py::handle key, py::handle scale,
-                                                  int64_t kept) {
+        const auto runs = std::make_shared<vea::cpu::ImageRuns>();
+        return py::cpp_function([reader, runs, threads](int64_t row, py::handle query, py::handle key, py::handle scale,
+                                                        int64_t kept) {
             const auto problem = reader->step(row, query, key, scale, kept);
             if (!problem) return false;
             py::gil_scoped_release release;
-            vea::cpu::image_attention(*problem, threads);
+            vea::cpu::image_attention(*problem, *runs, threads);
             return true;
         });
     });

@@ -1,10 +1,12 @@
 // What a model gets for its attention function while somebody watches. Each layer of each step calls it, and finds the
-// processor's cache full of weights: the Python that a layer runs for nothing is worth a part of a row that is read.
+// processor's cache full of weights: the Python that a layer runs is worth a part of a row that is read. So a call that
+// nobody watches goes on from here, and a plain step of decoding is read from here.
 #include "tap.h"
 
 #include <structmember.h>
 
 #include <cstddef>
+#include <cstring>
 #include <vector>
 
 namespace py = pybind11;
@@ -15,59 +17,144 @@ namespace {
 struct Tap {
     PyObject ob_base;
     vectorcallfunc call;
-    PyObject* active;    // context variable: a tuple of observers, each with its `modules`
-    PyObject* attend;    // called with the two below and the arguments where one of them has the module
-    PyObject* function;  // called with the arguments alone where none has
+    PyObject* active;    // context variable: a tuple of observers (capture/interception.py says what they have)
+    PyObject* attend;    // called with the function, the implementation and the arguments, where the call is watched
+    PyObject* attended;  // the same once the function was called: with its result
+    PyObject* function;
     PyObject* implementation;
 };
+PyObject* Tap::*const kParts[] = {&Tap::active, &Tap::attend, &Tap::attended, &Tap::function, &Tap::implementation};
+constexpr Py_ssize_t kPartCount = sizeof kParts / sizeof *kParts;
 
-PyObject* type = nullptr;     // of taps
-PyObject* modules = nullptr;  // the attribute's name
+struct Names {
+    PyObject* modules = PyUnicode_InternFromString("modules");
+    PyObject* steps = PyUnicode_InternFromString("steps");
+    PyObject* mask = PyUnicode_InternFromString("attention_mask");
+    PyObject* scaling = PyUnicode_InternFromString("scaling");
+    PyObject* window = PyUnicode_InternFromString("sliding_window");
+    PyObject* more[4] = {PyUnicode_InternFromString("cache"), PyUnicode_InternFromString("softcap"),
+                         PyUnicode_InternFromString("s_aux"), PyUnicode_InternFromString("position_bias")};
+};
+const Names* names_;  // never freed, as `type`
+PyObject* type = nullptr;  // of taps
 
-// Whether one of the observers has the module; -1: an error is set.
-int watched(PyObject* active, PyObject* module) {
-    PyObject* observers = nullptr;
-    if (PyContextVar_Get(active, nullptr, &observers) < 0) return -1;
-    int found = 0;
-    for (Py_ssize_t i = 0; found == 0 && i < PyTuple_GET_SIZE(observers); ++i) {
-        PyObject* all = PyObject_GetAttr(PyTuple_GET_ITEM(observers, i), modules);
-        found = all ? PySequence_Contains(all, module) : -1;
-        Py_XDECREF(all);
+struct Call {
+    PyObject* const* arguments;
+    size_t flags;
+    PyObject* names;
+
+    Py_ssize_t positional() const { return PyVectorcall_NARGS(flags); }
+    PyObject* of(PyObject* function) const { return PyObject_Vectorcall(function, arguments, flags, names); }
+    PyObject* behind(PyObject* first, PyObject* second, PyObject* function) const {
+        const Py_ssize_t n = positional();
+        std::vector<PyObject*> all{first, second};
+        all.insert(all.end(), arguments, arguments + n + (names ? PyTuple_GET_SIZE(names) : 0));
+        return PyObject_Vectorcall(function, all.data(), size_t(n) + 2, names);
     }
-    Py_DECREF(observers);
+};
+
+struct Watched {
+    int by = 0;                   // so many observers; -1: a Python error is set
+    PyObject* observer = nullptr;  // the last of them
+};
+
+Watched watched(PyObject* observers, PyObject* module) {
+    Watched found;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(observers); ++i) {
+        PyObject* observer = PyTuple_GET_ITEM(observers, i);
+        PyObject* modules = PyObject_GetAttr(observer, names_->modules);
+        const int has = modules ? PySequence_Contains(modules, module) : -1;
+        Py_XDECREF(modules);
+        if (has < 0) return {-1};
+        if (has) found = {found.by + 1, observer};
+    }
     return found;
 }
 
+// Whether a call asks for a softmax over all keys, and nothing besides, and keeps its weights to itself.
+bool is_plain(const Tap& tap, const Call& call, PyObject** scaling) {
+    const auto equal = [](PyObject* a, PyObject* b) {
+        return a == b || (!PyUnicode_CHECK_INTERNED(a) && PyUnicode_Compare(a, b) == 0);  // b is interned
+    };
+    const auto says = [&](const char* what) {
+        return PyUnicode_Check(tap.implementation) && PyUnicode_CompareWithASCIIString(tap.implementation, what) == 0;
+    };
+    const auto is_flash = [&] {
+        const char* text = PyUnicode_Check(tap.implementation) ? PyUnicode_AsUTF8(tap.implementation) : "";
+        return text == nullptr || std::strstr(text, "flash") != nullptr;
+    };
+    const Py_ssize_t n = call.positional();
+    if (n < 4 || n > 5 || says("eager")) return false;
+    if (n == 5 && call.arguments[4] != Py_None) return false;
+    *scaling = Py_None;
+    for (Py_ssize_t i = 0; call.names && i < PyTuple_GET_SIZE(call.names); ++i) {
+        PyObject *name = PyTuple_GET_ITEM(call.names, i), *value = call.arguments[n + i];
+        if (equal(name, names_->scaling)) *scaling = value;
+        if (value == Py_None) continue;
+        if (equal(name, names_->mask) || (equal(name, names_->window) && is_flash())) return false;
+        for (PyObject* one : names_->more) {
+            if (equal(name, one)) return false;
+        }
+    }
+    return true;
+}
+
+// Calls the function, then the reader. A step of decoding takes its keys from memory, whoever comes first; then they are in
+// the cache, where the model's own attention makes less of them than the row does.
+PyObject* read_step(const Tap& tap, const Call& call, py::handle steps, py::handle step, PyObject* scaling) {
+    PyObject *reader, *row, *kept;
+    if (!PyArg_ParseTuple(step.ptr(), "OOO", &reader, &row, &kept)) return nullptr;
+    PyObject* const result = call.of(tap.function);
+    if (result == nullptr) return nullptr;
+    PyObject* const arguments[] = {row, call.arguments[1], call.arguments[2], scaling, kept};
+    PyObject* const read = PyObject_Vectorcall(reader, arguments, 5, nullptr);
+    int done = read ? PyObject_IsTrue(read) : -1;
+    Py_XDECREF(read);
+    if (done > 0 && PyDict_DelItem(steps.ptr(), call.arguments[0]) < 0) done = -1;
+    if (done > 0) return result;
+    PyObject* const answer = done < 0 ? nullptr : call.behind(result, tap.implementation, tap.attended);
+    Py_DECREF(result);
+    return answer;
+}
+
 PyObject* call(PyObject* self, PyObject* const* arguments, size_t flags, PyObject* names) {
-    const Tap* tap = reinterpret_cast<Tap*>(self);
-    const Py_ssize_t n = PyVectorcall_NARGS(flags);
-    const int found = n == 0 ? 1 : watched(tap->active, arguments[0]);  // none: attend() says what is missing
-    if (found < 0) return nullptr;
-    if (found == 0) return PyObject_Vectorcall(tap->function, arguments, flags, names);
-    std::vector<PyObject*> all{tap->function, tap->implementation};
-    all.insert(all.end(), arguments, arguments + n + (names ? PyTuple_GET_SIZE(names) : 0));
-    return PyObject_Vectorcall(tap->attend, all.data(), size_t(n) + 2, names);
+    const Tap& tap = *reinterpret_cast<Tap*>(self);
+    const Call call{arguments, flags, names};
+    const auto attend = [&] { return call.behind(tap.function, tap.implementation, tap.attend); };
+    if (call.positional() == 0) return attend();  // it says what is missing
+    PyObject* observers = nullptr;
+    if (PyContextVar_Get(tap.active, nullptr, &observers) < 0) return nullptr;
+    const auto held = py::reinterpret_steal<py::object>(observers);
+    const Watched found = watched(observers, arguments[0]);
+    if (found.by < 0) return nullptr;
+    if (found.by == 0) return call.of(tap.function);
+    if (found.by > 1) return attend();
+    const auto steps = py::reinterpret_steal<py::object>(PyObject_GetAttr(found.observer, names_->steps));
+    if (!steps) return nullptr;
+    PyObject* const step = PyDict_GetItemWithError(steps.ptr(), arguments[0]);
+    if (step == nullptr && PyErr_Occurred()) return nullptr;
+    PyObject* scaling = nullptr;
+    if (step == nullptr || !is_plain(tap, call, &scaling)) return attend();
+    return read_step(tap, call, steps, py::reinterpret_borrow<py::object>(step), scaling);
 }
 
 void release(PyObject* self) {
     const Tap* tap = reinterpret_cast<Tap*>(self);
-    for (PyObject* one : {tap->active, tap->attend, tap->function, tap->implementation}) Py_DECREF(one);
+    for (const auto part : kParts) Py_DECREF(tap->*part);
     PyTypeObject* const kind = Py_TYPE(self);
     kind->tp_free(self);
     Py_DECREF(kind);
 }
 
 PyObject* make(PyObject*, PyObject* const* arguments, Py_ssize_t n) {
-    if (n != 4 || !PyContextVar_CheckExact(arguments[0])) {
-        PyErr_SetString(PyExc_TypeError, "tap(active: ContextVar, attend, function, implementation)");
+    if (n != kPartCount || !PyContextVar_CheckExact(arguments[0])) {
+        PyErr_SetString(PyExc_TypeError, "tap(active: ContextVar, attend, attended, function, implementation)");
         return nullptr;
     }
     Tap* tap = PyObject_New(Tap, reinterpret_cast<PyTypeObject*>(type));
     if (tap == nullptr) return nullptr;
-    for (Py_ssize_t i = 0; i < n; ++i) Py_INCREF(arguments[i]);
     tap->call = call;
-    tap->active = arguments[0], tap->attend = arguments[1];
-    tap->function = arguments[2], tap->implementation = arguments[3];
+    for (Py_ssize_t i = 0; i < n; ++i) tap->*kParts[i] = Py_NewRef(arguments[i]);
     return reinterpret_cast<PyObject*>(tap);
 }
 
@@ -83,7 +170,7 @@ PyMethodDef maker = {"tap", reinterpret_cast<PyCFunction>(reinterpret_cast<void*
 }  // namespace
 
 void bind_tap(py::module_& m) {
-    modules = PyUnicode_InternFromString("modules");
+    names_ = new Names;
     type = PyType_FromSpec(&spec);
     if (type == nullptr) throw py::error_already_set();
     m.add_object("tap", py::reinterpret_steal<py::object>(PyCFunction_New(&maker, nullptr)));

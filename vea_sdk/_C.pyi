@@ -19,6 +19,7 @@ def cpu_path() -> str: ...
 def tap(
     active: ContextVar[tuple[Any, ...]],
     attend: Callable[..., Any],
+    attended: Callable[..., Any],
     function: Callable[..., Any],
     implementation: str | None,
     /,

@@ -9,6 +9,7 @@
 #include "../numerics.h"
 #include "inner.h"
 #include "ops.h"
+#include "runs.h"
 #include "threads.h"
 
 namespace vea::cpu {
@@ -22,14 +23,6 @@ struct BlockSum {
     float largest;     // of the block's scores
     float total;       // of exp(score - largest)
     float factor = 0;  // once all blocks are joined: probability = exp(score - largest) * factor
-};
-
-constexpr int64_t kUnseen = -1, kNone = -2;  // keys that the query may not see; no keys
-
-struct Run {  // of image tokens whose keys follow each other within a block
-    int64_t token, length;  // the first one's place in its chunk
-    int64_t place;  // of the first one's exponential behind those of block 0, for the group's first head
-    int64_t block;  // or kUnseen, kNone
 };
 
 struct Figures {  // of the mean row over some of the image tokens
@@ -55,7 +48,7 @@ float* scratch(Memory& memory, int64_t floats) {
 
 class Kernel {
 public:
-    Kernel(const ImageAttention& problem, int threads) : p(problem), threads_(threads) {
+    Kernel(const ImageAttention& problem, ImageRuns& runs, int threads) : p(problem), runs_(runs), threads_(threads) {
         group_ = p.heads / p.kv_heads;
         padded_ = round_up(p.dim, kLanes);
         chunks_ = (p.tokens + kBlock - 1) / kBlock;
@@ -75,13 +68,16 @@ public:
         sums_.resize(rows * blocks_);
         masses_.resize(rows);
         if (p.stats) figures_.resize(p.batch * chunks_);
-        shown_.resize(p.batch * blocks_);
-        runs_.resize(p.batch * chunks_);
+        if (!runs_.complete) runs_.resize(p.batch, chunks_, blocks_);
     }
 
     void run() {
         const int readers = p.batch * p.heads * p.tokens < kThreadsFrom ? 1 : threads_;
-        parallel_for(readers, p.batch, [this](int64_t b) { widen_queries(b), find_runs(b); });
+        parallel_for(readers, p.batch, [this](int64_t b) {
+            widen_queries(b);
+            if (!runs_.complete) runs_.find(p, b, ranges_[b].begin, ranges_[b].end);
+        });
+        runs_.complete = true;
         if (by_group_) {
             parallel_for(threads_, groups_, [this](int64_t g) {
                 thread_local Memory memory;
@@ -121,33 +117,6 @@ private:
         }
     }
 
-    // The image tokens as runs, by chunks of kBlock. Mostly they lie in one piece, and copying beats looking up.
-    void find_runs(int64_t b) {
-        const Array& index = p.image_index;
-        const auto [begin, end] = ranges_[b];
-        const auto kind = [begin = begin, end = end](int64_t t) { return t < 0 ? kNone : t < begin || t >= end ? kUnseen : 0; };
-        for (int64_t chunk = 0; chunk < chunks_; ++chunk) {
-            std::vector<Run>& runs = runs_[b * chunks_ + chunk];
-            const int64_t first = chunk * kBlock, n = std::min(kBlock, p.tokens - first);
-            const auto token = [&](int64_t j) {
-                return load_index(index.data, index.dtype, b * index.stride[0] + (first + j) * index.stride[1]);
-            };
-            for (int64_t j = 0; j < n;) {
-                const int64_t from = j, t = token(j++);
-                if (kind(t) == 0) {
-                    const int64_t block = (t - begin) / kBlock, place = (t - begin) % kBlock;
-                    const int64_t stop = std::min(end, t - place + kBlock);
-                    for (int64_t next = t + 1; j < n && next < stop && token(j) == next; ++next) ++j;
-                    runs.push_back({from, j - from, block * group_ * kBlock + place, block});
-                    shown_[b * blocks_ + block] = true;
-                } else {
-                    while (j < n && kind(token(j)) == kind(t)) ++j;
-                    runs.push_back({from, j - from, 0, kind(t)});
-                }
-            }
-        }
-    }
-
     BlockSum* sums(int64_t b, int64_t h) { return sums_.data() + (b * p.heads + h) * blocks_; }
 
     // `exponentials`: [blocks_, group_, kBlock] of group g. Those of a block lie together: they are written and read by block.
@@ -179,7 +148,7 @@ private:
             const float largest = loops_.shape(row, n, p.softcap, biased ? bias : nullptr);
             const float shift = largest == minus_infinity() ? 0 : largest;
             // Those that nobody looks up stay in the first-level cache: writing them takes time from reading keys.
-            float* to = shown_[b * blocks_ + block] ? exponentials + (block * group_ + i) * kBlock : row;
+            float* to = runs_.in(b, block) ? exponentials + (block * group_ + i) * kBlock : row;
             sums(b, first + i)[block] = {largest, loops_.exponentials(row, n, shift, to)};
         }
     }
@@ -208,7 +177,7 @@ private:
     // The sum over the group's heads (and each head) at the image tokens of one chunk.
     void look_up(int64_t g, int64_t chunk, const float* exponentials) {
         const int64_t b = g / p.kv_heads, first = g % p.kv_heads * group_;
-        const std::vector<Run>& runs = runs_[b * chunks_ + chunk];
+        const std::vector<Run>& runs = runs_.of(b, chunk);
         const int64_t n = width(chunk);
         alignas(64) float probability[kBlock];
         float* total = sums_of_group_ + (g * chunks_ + chunk) * kBlock;
@@ -223,13 +192,14 @@ private:
             const bool shows = p.per_head || h + 1 == first + group_;
             for (const Run& run : runs) {
                 if (run.block < 0) {
-                    if (shows && run.block == kUnseen) std::fill_n(to + run.token, run.length, unseen);
-                } else if (run.length < 16) {
-                    for (int64_t j = 0; j < run.length; ++j) {
-                        to[run.token + j] += row[run.place + j] * blocks[run.block].factor;
-                    }
+                    if (shows && run.block == Run::kUnseen) std::fill_n(to + run.token, run.length, unseen);
+                    continue;
+                }
+                const float* found = row + run.block * group_ * kBlock + run.key;
+                if (run.length < 16) {
+                    for (int64_t j = 0; j < run.length; ++j) to[run.token + j] += found[j] * blocks[run.block].factor;
                 } else {
-                    loops_.add_scaled(row + run.place, run.length, blocks[run.block].factor, to + run.token);
+                    loops_.add_scaled(found, run.length, blocks[run.block].factor, to + run.token);
                 }
             }
             if (p.per_head) {
@@ -285,14 +255,15 @@ private:
             for (int64_t h = 0; h < rows; ++h) row[j] += p.out[b * p.out_stride[0] + h * p.out_stride[1] + j];
         }
         for (int64_t chunk = 0; chunk < chunks_; ++chunk) {
-            for (const Run& run : runs_[b * chunks_ + chunk]) {
-                if (run.block == kNone) std::fill_n(row.data() + chunk * kBlock + run.token, run.length, quiet_nan());
+            for (const Run& run : runs_.of(b, chunk)) {
+                if (run.block == Run::kNone) std::fill_n(row.data() + chunk * kBlock + run.token, run.length, quiet_nan());
             }
         }
         choose_topk(row.data(), p.tokens, p.top_k, p.chosen + b * p.tokens);
     }
 
     const ImageAttention& p;
+    ImageRuns& runs_;
     const InnerLoops& loops_ = *cpu_path().loops;
     int threads_;
     int64_t group_;       // query heads per key head
@@ -303,8 +274,6 @@ private:
     int64_t chunks_;      // of kBlock image tokens per sample
     std::vector<KeyRange> ranges_;
     std::vector<BlockSum> sums_;   // [B, Hq, blocks_]
-    std::vector<std::vector<Run>> runs_;  // [B, chunks_]
-    std::vector<char> shown_;      // [B, blocks_] whether an image token lies in the block
     std::vector<float> masses_;    // [B, Hq] sum of all probabilities: 1 but for sinks; NaN spoils the row
     std::vector<Figures> figures_;  // [B, chunks_]
     float* queries_;        // [B, Hq, padded_]
@@ -315,7 +284,12 @@ private:
 }  // namespace
 
 void image_attention(const ImageAttention& problem, int threads) {
-    if (problem.batch > 0 && (problem.tokens > 0 || problem.stats)) Kernel(problem, threads).run();
+    ImageRuns runs;
+    image_attention(problem, runs, threads);
+}
+
+void image_attention(const ImageAttention& problem, ImageRuns& runs, int threads) {
+    if (problem.batch > 0 && (problem.tokens > 0 || problem.stats)) Kernel(problem, runs, threads).run();
 }
 
 }  // namespace vea::cpu

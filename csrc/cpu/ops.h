@@ -3,10 +3,15 @@
 #pragma once
 
 #include "../problem.h"
+#include "runs.h"
 
 namespace vea::cpu {
 
 void image_attention(const ImageAttention& problem, int threads);
+
+// The same where the image tokens stay from call to call, and all their keys are there in a range from 0: the first call
+// finds the runs.
+void image_attention(const ImageAttention& problem, ImageRuns& runs, int threads);
 void topk_mask(const TopkMask& problem, int threads);
 
 // Marks the k largest of values[0..n) in chosen: ties to the lower index, NaN never.

@@ -1,6 +1,7 @@
 #include "threads.h"
 
 #include <dlfcn.h>
+#include <pthread.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -119,15 +120,17 @@ void find(const char* name, Function& function) {
     function = reinterpret_cast<Function>(dlsym(RTLD_DEFAULT, name));
 }
 
+std::atomic<bool> forked{false};
+
 const Team* team_of_torch() {
-    static const pid_t owner = getpid();
     static const Team team = [] {
         Team found;
         find("GOMP_parallel", found.parallel);
         find("omp_get_thread_num", found.thread);
+        pthread_atfork(nullptr, nullptr, [] { forked = true; });  // which those threads do not survive
         return found;
     }();
-    return owner == getpid() && team.parallel && team.thread ? &team : nullptr;  // its threads do not survive a fork
+    return !forked && team.parallel && team.thread ? &team : nullptr;
 }
 
 }  // namespace

@@ -57,17 +57,6 @@ def from_interface(
     )
 
 
-def is_plain(mask: Any, options: Mapping[str, Any], implementation: str | None) -> bool:
-    """Whether a call of Transformers' attention functions asks for a softmax over all keys, and nothing besides, and
-    keeps its weights to itself."""
-    get = options.get
-    if implementation == "eager":
-        return False
-    if mask is None and get("cache") is get("softcap") is get("s_aux") is get("position_bias") is None:
-        return get("sliding_window") is None or "flash" not in (implementation or "")
-    return False
-
-
 def from_sdpa(
     query: Tensor,
     key: Tensor,

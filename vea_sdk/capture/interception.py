@@ -26,9 +26,10 @@ from torch.overrides import TorchFunctionMode
 
 from vea_sdk import _native
 from vea_sdk.adapters import AttentionCall
-from vea_sdk.capture.call import from_interface, from_sdpa, is_plain
+from vea_sdk.capture.call import from_interface, from_sdpa
 from vea_sdk.capture.compiled import is_exporting, taps_of
 from vea_sdk.errors import CaptureError
+from vea_sdk.ops.step_reader import StepReader
 
 
 class PassObserver(Protocol):
@@ -46,16 +47,13 @@ class Observer(PassObserver, Protocol):
         """Those it may watch."""
 
     @property
-    def steps(self) -> Container[nn.Module]:
-        """Those of them that the running pass, a step of decoding, has yet to run, and of which it can take a plain
-        call the short way."""
-
-    def read_step(self, module: nn.Module, query: Tensor, key: Tensor, scale: float | None) -> bool:
-        """Read a call of one of the ``steps`` that asks for nothing but a softmax over all keys; False: it takes the
-        long way."""
+    def steps(self) -> dict[nn.Module, tuple[StepReader, int, int]]:
+        """Those of them that the running pass, a step of decoding, has yet to run: what reads a call that asks for
+        nothing but a softmax over all keys, into which row, and how many keys it has at least. Whoever has it read
+        takes the module out."""
 
     def watches(self, module: nn.Module) -> bool:
-        """The long way begins: whether it watches the call that one of its modules makes now."""
+        """Whether it watches the call that one of its modules makes now."""
 
     def read_call(self, module: nn.Module, call: AttentionCall, source: str) -> None: ...
     def read_weights(self, module: nn.Module, weights: Tensor, key: Tensor) -> None: ...
@@ -150,13 +148,14 @@ def _wrap(owner: type, name: str, wrapper: Callable[[Callable[..., Any]], Callab
 
 def _observing(original: Callable[..., Any]) -> Callable[..., Any]:
     native = _native.extension()
-    tap = partial if native is None else partial(native.tap, ACTIVE)  # without the extension, _attend looks itself
+    # The compiled tap calls the function alone where nobody watches the module, and reads plain steps by itself.
+    tap = partial(partial, _attend) if native is None else partial(native.tap, ACTIVE, _attend, _attended)
 
     def get_interface(self: Any, attn_implementation: str, default: Callable[..., Any]) -> Callable[..., Any]:
         function = original(self, attn_implementation, default)
         if is_dynamo_compiling():
             return _tapped(function, attn_implementation)
-        return tap(_attend, function, attn_implementation) if ACTIVE.get() else function
+        return tap(function, attn_implementation) if ACTIVE.get() else function
 
     return get_interface
 
@@ -227,27 +226,14 @@ def _attend(
     **options: Any,
 ) -> Any:
     """Call Transformers' attention function, and show the call to those who watch the module."""
-    # Every layer comes by in every step, and finds the processor's cache full of weights: each function and each object
-    # on this way must be fetched from memory, so there are no more of them than needed.
-    steppers: tuple[Observer, ...] = ()
-    observers: tuple[Observer, ...] = ()
-    for observer in ACTIVE.get():
-        if module not in observer.modules:
-            continue
-        if module in observer.steps and is_plain(attention_mask, options, implementation):
-            steppers += (observer,)
-        elif observer.watches(module):
-            observers += (observer,)
-    if not steppers and not observers:
+    observers = [observer for observer in ACTIVE.get() if module in observer.modules and observer.watches(module)]
+    if not observers:
         return function(module, query, key, value, attention_mask, **options)
     if implementation != "eager":
         # A step of decoding takes its keys from memory, whoever comes first; then they are in the cache, where the
         # model's own attention makes less of them than the rows do. A prompt is read first: it may end here.
         decoding = query.size(-2) == 1
         result = function(module, query, key, value, attention_mask, **options) if decoding else None
-        for observer in steppers:
-            if not observer.read_step(module, query, key, options.get("scaling")) and observer.watches(module):
-                observers += (observer,)
         for observer in observers:
             _show(observer, module, query, key, attention_mask, options, implementation)
         return result if decoding else function(module, query, key, value, attention_mask, **options)
@@ -259,6 +245,11 @@ def _attend(
         else:
             observer.read_weights(module, weights, key)
     return output, weights
+
+
+def _attended(result: Any, implementation: str | None, /, *arguments: Any, **options: Any) -> Any:
+    """:func:`_attend` for a call whose result is there."""
+    return _attend(lambda *_, **__: result, implementation, *arguments, **options)
 
 
 def _show(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
 import torch
@@ -66,8 +66,8 @@ class Watch:
         # These can go the short way, which neither counts the runs of a module nor ends a pass.
         short = not (self._runs.looped or stop_early)
         self._stepping = {self._runs.first(m): m for m in self._visible} if short else {}
-        self.steps: dict[nn.Module, tuple[int, StepReader]] = {}
-        self._kept = 0  # keys that the running one has at least
+        self._offered: Collection[nn.Module] = ()  # those of which the running pass may be read so
+        self.steps: dict[nn.Module, tuple[StepReader, int, int]] = {}
         self._current: nn.Module | None = None  # attention module that runs
         self._layer = 0  # the layer for which it runs
         self._inputs: tuple[Any, ...] = ((), (), {})  # names of its arguments, and these
@@ -114,7 +114,7 @@ class Watch:
         while self._modes:  # left open only when the forward pass was torn down from outside
             self._modes.pop().close()
         self._outer, self._fed, self._step, self._current, self._encoder_ids = {}, {}, None, None, None
-        self.steps.clear()
+        self._forget_steps()
         self._outermost = None
         self._inputs = ((), (), {})
         interception.ACTIVE.set(tuple(watch for watch in interception.ACTIVE.get() if watch is not self))
@@ -176,13 +176,16 @@ class Watch:
             if outermost:
                 self._outermost, self._step = None, None
                 self._outer, self._fed = {}, {}  # which hold the cache
-                self.steps.clear()
+                self._forget_steps()
                 self._runs.begin()
 
     def _check_pass(self) -> None:
         """At its end: a layer that was passed by would leave a row of zeros."""
-        if self._step is not None and self._reads and len(self._layers_read) < len(self._layers):
-            passed_by = [layer for layer in self._layers if layer not in self._layers_read]
+        if self._step is None or not self._reads or (not self.steps and len(self._offered) == len(self._layers)):
+            return
+        read = {*self._layers_read, *(self._runs.first(module) for module in self._offered if module not in self.steps)}
+        if len(read) < len(self._layers):
+            passed_by = [layer for layer in self._layers if layer not in read]
             raise CaptureError(
                 f"a pass ended in which the attention of layers {passed_by} was not computed, or not by the function "
                 "that Transformers hands out. Capture layers that run in every pass."
@@ -204,6 +207,7 @@ class Watch:
         if isinstance(tokens, Tensor) and (step := self._prompt.advance_by_token(cache, tokens)) is not None:
             self._take(step)
             return
+        self._forget_steps()
         self._fed = {**self._outer, **fed}
         for name in ("input_ids", "attention_mask"):
             outer = self._outer.get(self._decoder_prefix + name)
@@ -264,12 +268,17 @@ class Watch:
         self._reads = self._wants and index is not None and index.shape[1] > 0
         if self._wants:
             self._recorder.next_row(generated=self._generated)
-        self.steps.clear()
+        self._forget_steps()
         if self._reads and step.plain:
-            self._kept = step.kept
-            for layer, reader in self._recorder.readers.items():
+            row, kept = self._recorder.rows - 1, step.kept
+            for layer, read in self._recorder.readers.items():
                 if layer in self._stepping:
-                    self.steps[self._stepping[layer]] = layer, reader
+                    self.steps[self._stepping[layer]] = read, row, kept
+            self._offered = tuple(self.steps)
+
+    def _forget_steps(self) -> None:
+        self._offered = ()
+        self.steps.clear()
 
     def _enter_attention(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         if self._here() and self._is_wanted(module):
@@ -282,7 +291,8 @@ class Watch:
     def _is_wanted(self, module: nn.Module) -> bool:
         """Whether the module, whose turn it is, runs for a layer and in a pass that are to be read."""
         self._current = None
-        self.steps.pop(module, None)
+        if self.steps.pop(module, None) is None and module in self._offered:
+            self._runs.seen[module] = 1  # it was read as a step, or has come here before
         if self._step is None or self._wants:
             layer = self._runs.next(module)
             if layer is not None:
@@ -326,15 +336,6 @@ class Watch:
     def watches(self, module: nn.Module) -> bool:
         """Whether the running attention call belongs to a layer of this watch."""
         return self._is_wanted(module) if module in self._visible else module is self._current
-
-    def read_step(self, module: nn.Module, query: Tensor, key: Tensor, scale: float | None) -> bool:
-        """Read one row the short way."""
-        layer, read = self.steps.pop(module)
-        if not read(len(self._recorder.generated) - 1, query, key, scale, self._kept):
-            return False
-        self._runs.seen[module] = 1
-        self._layers_read.append(layer)
-        return True
 
     def read_call(self, module: nn.Module, call: AttentionCall, source: str) -> None:
         """Read one row from query and keys."""

@@ -18,6 +18,7 @@ from vea_sdk.errors import CaptureError
 from vea_sdk.monitor.board import Board, BoardTap
 from vea_sdk.monitor.generation import Generation, mark
 from vea_sdk.monitor.ring import Ring
+from vea_sdk.ops.step_reader import StepReader
 
 if TYPE_CHECKING:
     from vea_sdk.monitor.passes import Passes
@@ -204,14 +205,11 @@ class Boards:
         return self._taps
 
     @property
-    def steps(self) -> Container[nn.Module]:
-        return ()
+    def steps(self) -> dict[nn.Module, tuple[StepReader, int, int]]:
+        return {}
 
     def watches(self, module: nn.Module) -> bool:
         return True
-
-    def read_step(self, module: nn.Module, query: Tensor, key: Tensor, scale: float | None) -> bool:
-        return False
 
     def read_call(self, module: nn.Module, call: AttentionCall, source: str) -> None:
         self._taps[module].read(call)
