@@ -17,6 +17,7 @@ from vea_sdk.benchmark import Row, Spread, alternate, load, quick, ratios, row, 
 from vea_sdk.benchmark.kernels import Problem, Shape
 from vea_sdk.benchmark.models import Decoder, Steps, generate, prompt, random_llava
 from vea_sdk.capture import interception
+from vea_sdk.capture.prompt import PromptTracker
 from vea_sdk.cli import main
 
 SCRIPTS = Path(__file__).parents[1] / "benchmarks"
@@ -91,6 +92,13 @@ def test_steps_of_decoding_are_taken_in_turns_over_one_cache(monkeypatch: pytest
     model = random_llava(Decoder(3, 2, 1, 8, 16))
     steps = Steps(model, prompt(model, 600), {"some": [0, 2], "all": "all"})
     watching: list[int] = []
+    short: list[bool] = []  # whether a pass was known for a step of decoding that follows one
+    advance = PromptTracker.advance_by_token
+    monkeypatch.setattr(
+        PromptTracker,
+        "advance_by_token",
+        lambda *given: short.append((step := advance(*given)) is not None) or step,
+    )
     forward = model.forward
     monkeypatch.setattr(
         model, "forward", lambda **fed: watching.append(len(interception.ACTIVE.get())) or forward(**fed)
@@ -99,10 +107,12 @@ def test_steps_of_decoding_are_taken_in_turns_over_one_cache(monkeypatch: pytest
     for measure in [*steps.measures().values()] * 2:
         assert measure() > 0
         assert steps.cache.get_seq_length() == 600
-    assert watching == [0, 1, 1] * 2
+    assert watching == [0, 0, 1, 1, 1, 1] * 2
     rows = steps.sessions["all"].attention
-    assert rows.shape == (3, 1, 3, 256)
-    assert torch.equal(rows[:, :, 1], rows[:, :, 2])  # the same token, after the same cache
+    assert rows.shape == (3, 1, 5, 256)
+    assert torch.equal(rows[:, :, 1:3], rows[:, :, 3:])  # the same two tokens, after the same cache
+    assert (rows[:, :, 1] != rows[:, :, 2]).any()
+    assert short == [False, True] * 4  # the second one of each two is timed
     assert torch.equal(rows[[0, 2]], steps.sessions["some"].attention)
     assert (rows[:, :, 0] != rows[:, :, 1]).any()
 

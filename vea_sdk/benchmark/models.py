@@ -122,7 +122,8 @@ class Steps:
     """Steps of decoding over one cache, with the rows of some layers captured or without.
 
     Every selection has a session of its own, which has seen the prompt, as in ``generate``; it is open while its own
-    steps run, so that the others are free of it. A step feeds one token, which the cache then forgets.
+    steps run, so that the others are free of it. A step is timed that follows another one, as most do; the cache then
+    forgets both.
     """
 
     def __init__(self, model: Any, inputs: dict[str, Tensor], selections: Mapping[str, LayerSelection]) -> None:
@@ -136,13 +137,16 @@ class Steps:
         batch, seen = ids.shape
         self.cache = output[name]
         self._model = model
-        self._fed = {  # as generate() hands it over
-            "input_ids": ids[:, -1:],
-            "attention_mask": ids.new_ones(batch, seen + 1),
-            "position_ids": ids.new_full((batch, 1), seen),
-            name: self.cache,
-            "use_cache": True,
-        }
+        self._fed = [  # as generate() hands it over
+            {
+                "input_ids": ids[:, -1:],
+                "attention_mask": ids.new_ones(batch, keys),
+                "position_ids": ids.new_full((batch, 1), keys - 1),
+                name: self.cache,
+                "use_cache": True,
+            }
+            for keys in (seen + 1, seen + 2)
+        ]
 
     def measures(self) -> dict[str, Callable[[], float]]:
         """For each selection, and for ``"off"``, what takes one step and returns its seconds."""
@@ -150,10 +154,12 @@ class Steps:
 
     def _seconds(self, name: str) -> float:
         with torch.no_grad(), self.sessions.get(name, nullcontext()):
-            clock = _Clock(self._fed["input_ids"].is_cuda)
-            self._model(**self._fed)
+            first, second = self._fed
+            self._model(**first)
+            clock = _Clock(first["input_ids"].is_cuda)
+            self._model(**second)
             clock.lap()
-        self.cache.crop(-1)
+        self.cache.crop(-2)
         return clock.laps[1] - clock.laps[0]
 
 
