@@ -17,14 +17,19 @@ namespace {
 struct Tap {
     PyObject ob_base;
     vectorcallfunc call;
-    PyObject* active;    // context variable: a tuple of observers (capture/interception.py says what they have)
-    PyObject* attend;    // called with the function, the implementation and the arguments, where the call is watched
-    PyObject* attended;  // the same once the function was called: with its result
+    PyObject* owner;     // whose three parts every tap of it has: a tuple, see Part
     PyObject* function;
     PyObject* implementation;
+
+    PyObject* part(int i) const { return PyTuple_GET_ITEM(owner, i); }
 };
-PyObject* Tap::*const kParts[] = {&Tap::active, &Tap::attend, &Tap::attended, &Tap::function, &Tap::implementation};
-constexpr Py_ssize_t kPartCount = sizeof kParts / sizeof *kParts;
+
+enum Part {
+    kActive,    // context variable: a tuple of observers (capture/interception.py says what they have)
+    kAttend,    // called with the function, the implementation and the arguments, where the call is watched
+    kAttended,  // the same once the function was called: with its result
+    kParts
+};
 
 struct Names {
     PyObject* modules = PyUnicode_InternFromString("modules");
@@ -112,7 +117,7 @@ PyObject* read_step(const Tap& tap, const Call& call, py::handle steps, py::hand
     Py_XDECREF(read);
     if (done > 0 && PyDict_DelItem(steps.ptr(), call.arguments[0]) < 0) done = -1;
     if (done > 0) return result;
-    PyObject* const answer = done < 0 ? nullptr : call.behind(result, tap.implementation, tap.attended);
+    PyObject* const answer = done < 0 ? nullptr : call.behind(result, tap.implementation, tap.part(kAttended));
     Py_DECREF(result);
     return answer;
 }
@@ -120,10 +125,10 @@ PyObject* read_step(const Tap& tap, const Call& call, py::handle steps, py::hand
 PyObject* call(PyObject* self, PyObject* const* arguments, size_t flags, PyObject* names) {
     const Tap& tap = *reinterpret_cast<Tap*>(self);
     const Call call{arguments, flags, names};
-    const auto attend = [&] { return call.behind(tap.function, tap.implementation, tap.attend); };
+    const auto attend = [&] { return call.behind(tap.function, tap.implementation, tap.part(kAttend)); };
     if (call.positional() == 0) return attend();  // it says what is missing
     PyObject* observers = nullptr;
-    if (PyContextVar_Get(tap.active, nullptr, &observers) < 0) return nullptr;
+    if (PyContextVar_Get(tap.part(kActive), nullptr, &observers) < 0) return nullptr;
     const auto held = py::reinterpret_steal<py::object>(observers);
     const Watched found = watched(observers, arguments[0]);
     if (found.by < 0) return nullptr;
@@ -140,22 +145,36 @@ PyObject* call(PyObject* self, PyObject* const* arguments, size_t flags, PyObjec
 
 void release(PyObject* self) {
     const Tap* tap = reinterpret_cast<Tap*>(self);
-    for (const auto part : kParts) Py_DECREF(tap->*part);
+    for (PyObject* one : {tap->owner, tap->function, tap->implementation}) Py_DECREF(one);
     PyTypeObject* const kind = Py_TYPE(self);
     kind->tp_free(self);
     Py_DECREF(kind);
 }
 
-PyObject* make(PyObject*, PyObject* const* arguments, Py_ssize_t n) {
-    if (n != kPartCount || !PyContextVar_CheckExact(arguments[0])) {
-        PyErr_SetString(PyExc_TypeError, "tap(active: ContextVar, attend, attended, function, implementation)");
+// A tap of a function, or in a context without observers the function itself.
+PyObject* tap(PyObject* owner, PyObject* const* arguments, Py_ssize_t n) {
+    if (n != 2) return PyErr_Format(PyExc_TypeError, "tap(function, implementation), got %zd arguments", n);
+    PyObject* observers = nullptr;
+    if (PyContextVar_Get(PyTuple_GET_ITEM(owner, kActive), nullptr, &observers) < 0) return nullptr;
+    const bool none = observers == nullptr || !PyTuple_Check(observers) || PyTuple_GET_SIZE(observers) == 0;
+    Py_XDECREF(observers);
+    if (none) return Py_NewRef(arguments[0]);
+    Tap* made = PyObject_New(Tap, reinterpret_cast<PyTypeObject*>(type));
+    if (made == nullptr) return nullptr;
+    made->call = call;
+    made->owner = Py_NewRef(owner);
+    made->function = Py_NewRef(arguments[0]), made->implementation = Py_NewRef(arguments[1]);
+    return reinterpret_cast<PyObject*>(made);
+}
+
+PyMethodDef tap_definition = {"tap", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(tap)), METH_FASTCALL, nullptr};
+
+PyObject* tapper(PyObject*, PyObject* owner) {
+    if (PyTuple_GET_SIZE(owner) != kParts || !PyContextVar_CheckExact(PyTuple_GET_ITEM(owner, kActive))) {
+        PyErr_SetString(PyExc_TypeError, "tapper(active: ContextVar, attend, attended)");
         return nullptr;
     }
-    Tap* tap = PyObject_New(Tap, reinterpret_cast<PyTypeObject*>(type));
-    if (tap == nullptr) return nullptr;
-    tap->call = call;
-    for (Py_ssize_t i = 0; i < n; ++i) tap->*kParts[i] = Py_NewRef(arguments[i]);
-    return reinterpret_cast<PyObject*>(tap);
+    return PyCFunction_New(&tap_definition, owner);
 }
 
 PyMemberDef members[] = {{"__vectorcalloffset__", T_PYSSIZET, offsetof(Tap, call), READONLY, nullptr}, {}};
@@ -165,7 +184,7 @@ PyType_Slot slots[] = {{Py_tp_members, members},
                        {0, nullptr}};
 PyType_Spec spec = {"vea_sdk._C.Tap", sizeof(Tap), 0,
                     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots};
-PyMethodDef maker = {"tap", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(make)), METH_FASTCALL, nullptr};
+PyMethodDef tapper_definition = {"tapper", tapper, METH_VARARGS, nullptr};
 
 }  // namespace
 
@@ -173,7 +192,7 @@ void bind_tap(py::module_& m) {
     names_ = new Names;
     type = PyType_FromSpec(&spec);
     if (type == nullptr) throw py::error_already_set();
-    m.add_object("tap", py::reinterpret_steal<py::object>(PyCFunction_New(&maker, nullptr)));
+    m.add_object("tapper", py::reinterpret_steal<py::object>(PyCFunction_New(&tapper_definition, nullptr)));
 }
 
 }  // namespace vea

@@ -16,14 +16,9 @@ compiler: str
 cuda_archs: str
 
 def cpu_path() -> str: ...
-def tap(
-    active: ContextVar[tuple[Any, ...]],
-    attend: Callable[..., Any],
-    attended: Callable[..., Any],
-    function: Callable[..., Any],
-    implementation: str | None,
-    /,
-) -> Callable[..., Any]: ...
+def tapper(
+    active: ContextVar[tuple[Any, ...]], attend: Callable[..., Any], attended: Callable[..., Any], /
+) -> Callable[[Callable[..., Any], str | None], Callable[..., Any]]: ...
 def image_attention_cpu(
     arguments: Arguments, out: Tensor, accumulate: bool, chosen: Tensor | None, stats: Tensor | None, threads: int
 ) -> None: ...

@@ -148,16 +148,19 @@ def _wrap(owner: type, name: str, wrapper: Callable[[Callable[..., Any]], Callab
 
 def _observing(original: Callable[..., Any]) -> Callable[..., Any]:
     native = _native.extension()
-    # The compiled tap calls the function alone where nobody watches the module, and reads plain steps by itself.
-    tap = partial(partial, _attend) if native is None else partial(native.tap, ACTIVE, _attend, _attended)
+    tap = _tap if native is None else native.tapper(ACTIVE, _attend, _attended)
 
     def get_interface(self: Any, attn_implementation: str, default: Callable[..., Any]) -> Callable[..., Any]:
         function = original(self, attn_implementation, default)
-        if is_dynamo_compiling():
-            return _tapped(function, attn_implementation)
-        return tap(function, attn_implementation) if ACTIVE.get() else function
+        return _tapped(function, attn_implementation) if is_dynamo_compiling() else tap(function, attn_implementation)
 
     return get_interface
+
+
+def _tap(function: Callable[..., Any], implementation: str | None) -> Callable[..., Any]:
+    """What a model gets for its attention function. The compiled one does the same, but calls the function at once
+    where nobody watches the module, and has plain steps read by itself."""
+    return partial(_attend, function, implementation) if ACTIVE.get() else function
 
 
 def _announcing(original: Callable[..., Any]) -> Callable[..., Any]:
