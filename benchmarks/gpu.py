@@ -152,7 +152,8 @@ def decoding(
     steps = Steps(model, inputs, {"profiled": list(profiled), "all": "all"})
     taken = alternate(steps.measures(), rounds, budget=SECONDS)
     for session in steps.sessions.values():
-        assert session.attention.shape[2] == 2 + len(taken["off"])  # the prompt's, that of the round thrown away
+        # The prompt's, and two of each round and of the one thrown away.
+        assert session.attention.shape[2] == 1 + 2 * (len(taken["off"]) + 1)
     yield from on_and_off("decoding step", taken, profiled, device=device, dtype=model.dtype, shape=shape)
 
 
