@@ -58,6 +58,16 @@ struct Call {
     }
 };
 
+// The observers of the running context, a tuple; nothing: a Python error is set.
+py::object observers_of(PyObject* owner) {
+    PyObject* found = nullptr;
+    if (PyContextVar_Get(PyTuple_GET_ITEM(owner, kActive), nullptr, &found) < 0) return {};
+    auto observers = py::reinterpret_steal<py::object>(found);
+    if (observers && PyTuple_Check(found)) return observers;
+    PyErr_SetString(PyExc_TypeError, "the context variable holds no tuple of observers");
+    return {};
+}
+
 struct Watched {
     int by = 0;                   // so many observers; -1: a Python error is set
     PyObject* observer = nullptr;  // the last of them
@@ -81,22 +91,18 @@ bool is_plain(const Tap& tap, const Call& call, PyObject** scaling) {
     const auto equal = [](PyObject* a, PyObject* b) {
         return a == b || (!PyUnicode_CHECK_INTERNED(a) && PyUnicode_Compare(a, b) == 0);  // b is interned
     };
-    const auto says = [&](const char* what) {
-        return PyUnicode_Check(tap.implementation) && PyUnicode_CompareWithASCIIString(tap.implementation, what) == 0;
-    };
-    const auto is_flash = [&] {
-        const char* text = PyUnicode_Check(tap.implementation) ? PyUnicode_AsUTF8(tap.implementation) : "";
-        return text == nullptr || std::strstr(text, "flash") != nullptr;
-    };
+    const char* implementation = PyUnicode_Check(tap.implementation) ? PyUnicode_AsUTF8(tap.implementation) : "";
+    if (implementation == nullptr) PyErr_Clear();  // a name that is no text
     const Py_ssize_t n = call.positional();
-    if (n < 4 || n > 5 || says("eager")) return false;
+    if (implementation == nullptr || std::strcmp(implementation, "eager") == 0 || n < 4 || n > 5) return false;
     if (n == 5 && call.arguments[4] != Py_None) return false;
     *scaling = Py_None;
     for (Py_ssize_t i = 0; call.names && i < PyTuple_GET_SIZE(call.names); ++i) {
         PyObject *name = PyTuple_GET_ITEM(call.names, i), *value = call.arguments[n + i];
         if (equal(name, names_->scaling)) *scaling = value;
         if (value == Py_None) continue;
-        if (equal(name, names_->mask) || (equal(name, names_->window) && is_flash())) return false;
+        if (equal(name, names_->mask)) return false;
+        if (equal(name, names_->window) && std::strstr(implementation, "flash")) return false;
         for (PyObject* one : names_->more) {
             if (equal(name, one)) return false;
         }
@@ -127,10 +133,9 @@ PyObject* call(PyObject* self, PyObject* const* arguments, size_t flags, PyObjec
     const Call call{arguments, flags, names};
     const auto attend = [&] { return call.behind(tap.function, tap.implementation, tap.part(kAttend)); };
     if (call.positional() == 0) return attend();  // it says what is missing
-    PyObject* observers = nullptr;
-    if (PyContextVar_Get(tap.part(kActive), nullptr, &observers) < 0) return nullptr;
-    const auto held = py::reinterpret_steal<py::object>(observers);
-    const Watched found = watched(observers, arguments[0]);
+    const py::object observers = observers_of(tap.owner);
+    if (!observers) return nullptr;
+    const Watched found = watched(observers.ptr(), arguments[0]);
     if (found.by < 0) return nullptr;
     if (found.by == 0) return call.of(tap.function);
     if (found.by > 1) return attend();
@@ -154,11 +159,9 @@ void release(PyObject* self) {
 // A tap of a function, or in a context without observers the function itself.
 PyObject* tap(PyObject* owner, PyObject* const* arguments, Py_ssize_t n) {
     if (n != 2) return PyErr_Format(PyExc_TypeError, "tap(function, implementation), got %zd arguments", n);
-    PyObject* observers = nullptr;
-    if (PyContextVar_Get(PyTuple_GET_ITEM(owner, kActive), nullptr, &observers) < 0) return nullptr;
-    const bool none = observers == nullptr || !PyTuple_Check(observers) || PyTuple_GET_SIZE(observers) == 0;
-    Py_XDECREF(observers);
-    if (none) return Py_NewRef(arguments[0]);
+    const py::object observers = observers_of(owner);
+    if (!observers) return nullptr;
+    if (PyTuple_GET_SIZE(observers.ptr()) == 0) return Py_NewRef(arguments[0]);
     Tap* made = PyObject_New(Tap, reinterpret_cast<PyTypeObject*>(type));
     if (made == nullptr) return nullptr;
     made->call = call;

@@ -207,7 +207,6 @@ class Watch:
         if isinstance(tokens, Tensor) and (step := self._prompt.advance_by_token(cache, tokens)) is not None:
             self._take(step)
             return
-        self._forget_steps()
         self._fed = {**self._outer, **fed}
         for name in ("input_ids", "attention_mask"):
             outer = self._outer.get(self._decoder_prefix + name)
@@ -219,6 +218,7 @@ class Watch:
             self._take(self._prompt.advance(self._fed, tokens))
         else:
             self._step = None  # a cache of its own kind: the first attention call will tell
+            self._forget_steps()
 
     # -- compiled passes: everything is said before the graph runs
 
