@@ -91,7 +91,7 @@ def test_no_map_is_remembered_for_another_sigma() -> None:
 def test_the_peak_lies_in_or_beside_the_highest_cells(seed: int) -> None:
     """A run of hot cells among cold ones, as a line of text is looked at, wherever it lies."""
     random, rows, cols = np.random.default_rng(seed), 9, 13
-    cells = (0.2 * random.random((rows, cols))).astype(np.float32)
+    cells = (0.1 + 0.1 * random.random((rows, cols))).astype(np.float32)
     row, col, length = random.integers(rows), random.integers(cols - 3), random.integers(1, 4)
     cells[row, col : col + length] = 0.7 + 0.3 * random.random(length)
     y, x = np.unravel_index(look_map(cells.ravel(), whole(180, 260, rows, cols)).argmax(), (180, 260))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, Literal
@@ -13,7 +14,8 @@ from typing_extensions import TypeVar
 from vea_sdk.capture.words import Word
 from vea_sdk.errors import InvalidInputError
 from vea_sdk.evidence import Evidence
-from vea_sdk.pipeline.words import NoWords, WordSource
+from vea_sdk.pipeline import answer_dict
+from vea_sdk.pipeline.words import KeptWords, NoWords, WordSource
 
 Mode = Literal["none", "highlight"]
 
@@ -35,6 +37,7 @@ class Answer(Generic[E]):
     where ``generate()`` gives no logits.
     ``finished``: whether the answer came to its end, and was not cut at ``max_new_tokens``.
     ``timings``: seconds per stage, of the whole batch where several were asked together.
+    ``highlighted_images``: which pictures of the conversation ``highlighted`` shows, counted from 0.
     ``outputs``: what ``generate()`` returned for each question, where ``return_dict_in_generate`` asked for it.
     """
 
@@ -51,8 +54,9 @@ class Answer(Generic[E]):
     baseline_certainty: float | None = None
     finished: bool = True
     outputs: dict[str, Any] = field(default_factory=dict, repr=False)
-    word_source: WordSource | NoWords = field(default_factory=NoWords, repr=False)
-    baseline_word_source: WordSource | NoWords = field(default_factory=NoWords, repr=False)
+    highlighted_images: tuple[int, ...] = ()
+    word_source: WordSource | KeptWords | NoWords = field(default_factory=NoWords, repr=False)
+    baseline_word_source: WordSource | KeptWords | NoWords = field(default_factory=NoWords, repr=False)
 
     @cached_property
     def words(self) -> list[Word]:
@@ -66,6 +70,21 @@ class Answer(Generic[E]):
     def baseline_words(self) -> list[Word]:
         """The same of ``baseline``."""
         return self.words if self.baseline_word_source is self.word_source else self.baseline_word_source.words()
+
+    def to_dict(self, words: bool = True) -> dict[str, Any]:
+        """Everything but the pixels, as plain numbers, lists and dictionaries, ready for JSON.
+
+        ``words``: whether to put in the words with their rows, where they can be had.
+        """
+        return answer_dict.to_dict(self, words)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], images: Sequence[Image.Image]) -> Answer[Any]:
+        """What :meth:`to_dict` gave, with the pictures of its evidence, in order; the highlighted ones are made anew.
+
+        Raises InvalidInputError for anything else, and for a number of pictures that is another.
+        """
+        return answer_dict.from_dict(values, images)
 
     def words_at(self, x: float, y: float, image: int = 0) -> list[tuple[Word, float]]:
         """The words with the attention that each paid to the patch at a point of a picture, the highest first.

@@ -198,6 +198,7 @@ class Asking:
                     certainty_per_token=last.certainty_per_token,
                     baseline_certainty=base.certainty,
                     finished=last.finished,
+                    highlighted_images=one.conversation.shown if shown else (),
                     outputs={
                         name: given.output
                         for name, given in (("baseline", base), ("answer", last))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from PIL import Image
 
@@ -21,10 +21,12 @@ from vea_sdk.pipeline.generation import Generated
 class NoWords:
     """Why the words of an answer cannot be had."""
 
+    ENDING: ClassVar[str] = ", so no row of attention belongs to a word of this answer."
+
     reason: str = "this answer was made without its words"
 
     def words(self) -> list[Word]:
-        raise CaptureError(f"{self.reason}, so no row of attention belongs to a word of this answer.")
+        raise CaptureError(f"{self.reason}{self.ENDING}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,3 +60,13 @@ class WordSource:
             self.rows, self.number, self.layouts, self.pictures, self.question, rows, **self.constants._asdict()
         )
         return evidence[0] if self.single else evidence
+
+
+@dataclass(frozen=True, eq=False)
+class KeptWords:
+    """Words that were kept as they were."""
+
+    kept: Sequence[Word]
+
+    def words(self) -> list[Word]:
+        return list(self.kept)
