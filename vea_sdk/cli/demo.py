@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from PIL import Image
+
 from vea_sdk import tiny
 from vea_sdk.cli.output import JsonFlag, OutFolder, progress, report, save_picture, seconds
 from vea_sdk.grounding import metrics
@@ -29,11 +31,26 @@ def demo(out: OutFolder = Path("vea-output"), as_json: JsonFlag = False) -> None
             "expected": sample.answers[0],
             "baseline": answer.baseline,
             "answer": answer.text,
+            "certainty": answer.certainty,
             "layers": list(evidence.layers),
             "auroc": metrics.auroc(evidence.scores, labels),
             "overlay": save_picture(evidence.overlay(), out, "demo-overlay.png"),
             "highlighted": save_picture(highlighted, out, "demo-highlighted.png"),
+            "together": save_picture(
+                _side_by_side(sample.image, evidence.overlay(boxes=True), highlighted), out, "demo.png"
+            ),
             "timings": seconds({"load": loaded - started} | answer.timings),
         },
         as_json,
     )
+
+
+def _side_by_side(*pictures: Image.Image, height: int = 320, gap: int = 12) -> Image.Image:
+    """The pictures in one row, on white."""
+    shown = [one.resize((round(one.width * height / one.height), height), Image.Resampling.LANCZOS) for one in pictures]
+    row = Image.new("RGB", (sum(one.width for one in shown) + gap * (len(shown) - 1), height), "white")
+    left = 0
+    for one in shown:
+        row.paste(one, (left, 0))
+        left += one.width + gap
+    return row
