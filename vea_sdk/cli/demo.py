@@ -8,13 +8,14 @@ from pathlib import Path
 from PIL import Image
 
 from vea_sdk import tiny
-from vea_sdk.cli.output import JsonFlag, OutFolder, progress, report, save_picture, seconds
+from vea_sdk.cli.output import ForceFlag, JsonFlag, OutFolder, Outputs, progress, report, seconds
 from vea_sdk.grounding import metrics
 from vea_sdk.loading import load
 
 
-def demo(out: OutFolder = Path("vea-output"), as_json: JsonFlag = False) -> None:
+def demo(out: OutFolder = Path("vea-output"), force: ForceFlag = False, as_json: JsonFlag = False) -> None:
     """Ask the embedded model about a picture, show where it looked, and ask again."""
+    outputs = Outputs(out, "demo", force)
     started = time.perf_counter()
     with progress("loading the embedded model"):
         vlm = load(tiny.checkpoint(), device="cpu")
@@ -34,10 +35,10 @@ def demo(out: OutFolder = Path("vea-output"), as_json: JsonFlag = False) -> None
             "certainty": answer.certainty,
             "layers": list(evidence.layers),
             "auroc": metrics.auroc(evidence.scores, labels),
-            "overlay": save_picture(evidence.overlay(), out, "demo-overlay.png"),
-            "highlighted": save_picture(highlighted, out, "demo-highlighted.png"),
-            "together": save_picture(
-                _side_by_side(sample.image, evidence.overlay(boxes=True), highlighted), out, "demo.png"
+            "overlay": outputs.save(evidence.overlay(), "overlay"),
+            "highlighted": outputs.save(highlighted, "highlighted"),
+            "together": outputs.save(
+                _side_by_side(sample.image, evidence.overlay(boxes=True), highlighted), "together"
             ),
             "timings": seconds({"load": loaded - started} | answer.timings),
         },
