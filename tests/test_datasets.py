@@ -258,7 +258,7 @@ class TestDataset:
     def test_pictures_are_opened_late_and_not_kept(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         opened = []
         plain = Image.open
-        monkeypatch.setattr(Image, "open", lambda source: opened.append(source) or plain(source))
+        monkeypatch.setattr(Image, "open", lambda source, **options: opened.append(source) or plain(source, **options))
         found = read_folder(folder(tmp_path, {}, {}, {}))[1:].shuffle(3)
         assert len(found) == 2
         assert opened == []

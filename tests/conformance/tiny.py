@@ -64,6 +64,7 @@ class Tiny:
     eager_tolerance: float = 1e-5  # a larger one needs its reason beside it
     weights_at: int = 1  # where the eager attention module's output holds its weights
     prompt_stays: bool = False  # sliding layers forget generated tokens only
+    chat: bool = True  # whether its checkpoints have a chat template, where there is a mark to put into one
     remark: str = ""  # for the notes of the table
     merged: bool = False  # keys of the prompt's encoder follow the decoder's own in one softmax
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,8 @@ from vea_sdk.adapters.call import AttentionCall
 from vea_sdk.adapters.canvas import Canvas
 from vea_sdk.adapters.geometry import ImageLayout, check_size
 from vea_sdk.adapters.modules import attention_of, decoder_layers, decoder_of, unwrap
+from vea_sdk.adapters.prompting import Pictures
 from vea_sdk.errors import GeometryError, ImageTokenError, InvalidInputError, UnsupportedModelError
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 
 class Adapter:
@@ -42,6 +40,9 @@ class Adapter:
 
     prompt_stays: ClassVar[bool] = False
     """Whether sliding layers forget generated tokens only, and the keys of the prompt keep their places."""
+
+    no_question: ClassVar[str] = ""
+    """Why the architecture cannot be asked a question, where it cannot."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = unwrap(model)
@@ -169,13 +170,7 @@ class Adapter:
             "the picture. Subclass vea_sdk.adapters.Adapter and override lay_out()."
         )
 
-    def prepare(
-        self,
-        processor: Any,
-        pictures: Sequence[Sequence[Image.Image]],
-        texts: Sequence[str],
-        padding: Mapping[str, Any],
-    ) -> Any:
+    def prepare(self, processor: Any, pictures: Pictures, texts: Sequence[str], padding: Mapping[str, Any]) -> Any:
         """Model inputs of one turn per row, where there is no chat template: this architecture's own prompt protocol.
 
         ``pictures``, ``texts``: of each row; ``padding``: what the processor is told where there are several rows.
@@ -189,16 +184,23 @@ class Adapter:
                 "adapter, or prepare the inputs yourself and use vea.capture()."
             )
         prompts = [token * len(row) + "\n" + text for row, text in zip(pictures, texts, strict=True)]
-        return processor(
-            images=[list(row) for row in pictures] if padding else list(pictures[0]),
-            text=prompts if padding else prompts[0],
-            return_tensors="pt",
-            **padding,
-        )
+        try:
+            return processor(
+                images=[list(row) for row in pictures] if padding else list(pictures[0]),
+                text=prompts if padding else prompts[0],
+                return_tensors="pt",
+                **padding,
+            )
+        except (ValueError, IndexError, KeyError) as error:
+            raise UnsupportedModelError(
+                f"{self.name}: its processor has no chat template, and does not take {token!r} before the text for a "
+                f"picture ({error}). Set processor.chat_template, or override prepare() in an adapter."
+            ) from error
 
     def prompt_length(self, inputs: Mapping[str, Any]) -> int:
-        """How many of the tokens that ``generate()`` returns belong to the prompt; 0 where it returns new ones only."""
-        return int(inputs["input_ids"].shape[1])
+        """How many of the tokens that ``generate()`` returns belong to the prompt; 0 in an encoder-decoder."""
+        ids = inputs.get("input_ids")
+        return 0 if ids is None or getattr(self.config, "is_encoder_decoder", False) else int(ids.shape[1])
 
     def canvases(self, layout: ImageLayout, processor: Any) -> list[Canvas]:
         """What ``pixel_values`` hold of a picture, in their order: regions of the original at the processed size.

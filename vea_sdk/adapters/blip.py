@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from vea_sdk.adapters.prompting import Pictures, picture_before_text
 from vea_sdk.adapters.vision_encoder import VisionEncoderAdapter
 from vea_sdk.errors import ImageTokenError
 
@@ -17,6 +18,7 @@ class BlipAdapter(VisionEncoderAdapter):
 
     model_types = ("blip",)
     decoder_prefix: ClassVar[str] = ""
+    no_question: ClassVar[str] = ""
 
     @property
     def decoder(self) -> nn.Module:
@@ -25,6 +27,12 @@ class BlipAdapter(VisionEncoderAdapter):
     def returned_weights(self, output: Any) -> Tensor | None:
         weights: Tensor = output[1]
         return weights
+
+    def prepare(self, processor: Any, pictures: Pictures, texts: Sequence[str], padding: Mapping[str, Any]) -> Any:
+        """The text is how the caption begins."""
+        inputs = picture_before_text(self.name, processor, pictures, texts, padding)
+        inputs.pop("token_type_ids", None)  # which the decoder does not take
+        return inputs
 
     def patches(self, pixel_values: Tensor) -> tuple[int, int, int]:
         height, width = pixel_values.shape[-2:]

@@ -10,12 +10,17 @@ from vea_sdk.adapters.canvas import raster
 from vea_sdk.adapters.cross import EncoderDecoderAdapter
 from vea_sdk.adapters.generic import squared
 from vea_sdk.adapters.geometry import ImageLayout
+from vea_sdk.adapters.prompting import Pictures, picture_before_text
 
 
 class Florence2Adapter(EncoderDecoderAdapter):
     """The picture is squeezed into a square. The first token stands for all of it."""
 
     model_types = ("florence2",)
+
+    def prepare(self, processor: Any, pictures: Pictures, texts: Sequence[str], padding: Mapping[str, Any]) -> Any:
+        """The processor puts the picture before the text; a text such as "<OCR>" is one of its tasks."""
+        return picture_before_text(self.name, processor, pictures, texts, padding)
 
     def lay_out(
         self, inputs: Mapping[str, Any], image_sizes: Sequence[tuple[int, int]], processor: Any

@@ -10,6 +10,7 @@ from vea_sdk.adapters.base import Adapter
 from vea_sdk.adapters.canvas import Canvas
 from vea_sdk.adapters.geometry import ImageLayout
 from vea_sdk.adapters.options import image_option, size_option
+from vea_sdk.adapters.prompting import Pictures, only_pictures
 
 
 class FuyuAdapter(Adapter):
@@ -17,6 +18,11 @@ class FuyuAdapter(Adapter):
     and overhang the picture at the right and the bottom. The newline token behind a row is no placeholder."""
 
     model_types = ("fuyu",)
+
+    def prepare(self, processor: Any, pictures: Pictures, texts: Sequence[str], padding: Mapping[str, Any]) -> Any:
+        """The processor puts the picture before the text, and pads by itself on the left."""
+        rows = [[picture] for picture in only_pictures(self.name, pictures)]
+        return processor(images=rows, text=list(texts), return_legacy_image_output=False)
 
     def lay_out(
         self, inputs: Mapping[str, Any], image_sizes: Sequence[tuple[int, int]], processor: Any

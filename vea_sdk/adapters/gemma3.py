@@ -21,7 +21,7 @@ class Gemma3Adapter(Adapter):
     recomputed and taken when, and only when, the prompt holds as many image tokens.
     """
 
-    model_types: ClassVar[tuple[str, ...]] = ("gemma3", "shieldgemma2")
+    model_types: ClassVar[tuple[str, ...]] = ("gemma3",)
 
     @property
     def tokens_per_picture(self) -> int:
@@ -68,3 +68,10 @@ def pan_and_scan(original_size: tuple[int, int], processor: Any) -> list[Canvas]
     if width >= height:
         return [picture.cropped(0, x, height, min(step, width - x)) for x in starts]
     return [picture.cropped(y, 0, min(step, height - y), width) for y in starts]
+
+
+class ShieldGemma2Adapter(Gemma3Adapter):
+    """Gemma 3 that judges a picture by policies, which its processor makes into prompts."""
+
+    model_types = ("shieldgemma2",)
+    no_question = "it judges a picture by policies, from which its processor makes the prompts"

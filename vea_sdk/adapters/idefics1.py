@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vea_sdk.adapters.cross import CrossAttentionAdapter
 from vea_sdk.adapters.geometry import ImageLayout
 from vea_sdk.adapters.modules import decoder_of
+from vea_sdk.adapters.prompting import Pictures
 from vea_sdk.adapters.vision_encoder import squeezed
 from vea_sdk.errors import GeometryError, ImageTokenError
 
@@ -32,6 +33,11 @@ class IdeficsAdapter(CrossAttentionAdapter):
         used = seen.bool().any(dim=1).repeat_interleave(self._per_picture, dim=1)  # [B, pictures * tokens]
         rows = [row.nonzero().flatten() for row in used]
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)
+
+    def prepare(self, processor: Any, pictures: Pictures, texts: Sequence[str], padding: Mapping[str, Any]) -> Any:
+        """A prompt is a list of pictures and texts, in the words of its dialogues."""
+        prompts = [["User:", *row, f"{text}\nAssistant:"] for row, text in zip(pictures, texts, strict=True)]
+        return processor(text=prompts, return_tensors="pt", **padding)
 
     @property
     def _side(self) -> int:

@@ -9,9 +9,10 @@ from vea_sdk.adapters.cohere import Cohere2VisionAdapter
 from vea_sdk.adapters.emu3 import Apertus1p5Adapter, Emu3Adapter
 from vea_sdk.adapters.florence2 import Florence2Adapter
 from vea_sdk.adapters.fuyu import FuyuAdapter
-from vea_sdk.adapters.gemma3 import Gemma3Adapter
+from vea_sdk.adapters.gemma3 import Gemma3Adapter, ShieldGemma2Adapter
 from vea_sdk.adapters.gemma4 import Gemma4Adapter
 from vea_sdk.adapters.glm5_next import Glm5NextAdapter
+from vea_sdk.adapters.got_ocr2 import GotOcr2Adapter
 from vea_sdk.adapters.granite import Granite4VisionAdapter, GraniteDoclingAdapter
 from vea_sdk.adapters.hunyuan import HunYuanVLAdapter, HYV4VLAdapter
 from vea_sdk.adapters.idefics import Idefics3Adapter
@@ -49,6 +50,7 @@ ADAPTERS: tuple[type[Adapter], ...] = (
     Gemma4Adapter,
     GitAdapter,
     Glm5NextAdapter,
+    GotOcr2Adapter,
     Granite4VisionAdapter,
     GraniteDoclingAdapter,
     HYV4VLAdapter,
@@ -75,6 +77,7 @@ ADAPTERS: tuple[type[Adapter], ...] = (
     QFormerAdapter,
     QwenVLAdapter,
     ResampledAdapter,
+    ShieldGemma2Adapter,
     Step3p7Adapter,
     T5Gemma2Adapter,
     UnlimitedOcrAdapter,

@@ -12,6 +12,7 @@ from vea_sdk.adapters.canvas import Canvas, raster
 from vea_sdk.adapters.cross import CrossAttentionAdapter
 from vea_sdk.adapters.geometry import ImageLayout
 from vea_sdk.adapters.modules import decoder_of
+from vea_sdk.adapters.prompting import Pictures, picture_before_text
 from vea_sdk.errors import GeometryError, ImageTokenError
 
 
@@ -36,6 +37,10 @@ class Pix2StructAdapter(CrossAttentionAdapter):
             raise ImageTokenError(f"{self.name}: no mask of the patches was given. Pass what the processor returned.")
         rows = [row.nonzero().flatten() for row in mask]
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)
+
+    def prepare(self, processor: Any, pictures: Pictures, texts: Sequence[str], padding: Mapping[str, Any]) -> Any:
+        """The text is how the answer begins; with ``is_vqa`` the processor draws it above the picture."""
+        return picture_before_text(self.name, processor, pictures, texts, padding)
 
     def lay_out(
         self, inputs: Mapping[str, Any], image_sizes: Sequence[tuple[int, int]], processor: Any

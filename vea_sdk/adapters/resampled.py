@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vea_sdk.adapters.base import Adapter
 from vea_sdk.adapters.geometry import ImageLayout
+from vea_sdk.adapters.prompting import Pictures, only_pictures, picture_before_text
 from vea_sdk.errors import GeometryError, ImageTokenError
 
 
@@ -43,6 +44,14 @@ class QFormerAdapter(ResampledAdapter):
         token_id = getattr(self.config, "image_token_id", None)
         return super().image_token_id if token_id is not None else int(self.config.video_token_id)
 
+    def prepare(self, processor: Any, pictures: Pictures, texts: Sequence[str], padding: Mapping[str, Any]) -> Any:
+        """The processor puts the queries' places before the text. The one that takes videos is shown a picture as four
+        equal frames, for which its model is made."""
+        if hasattr(processor, "video_processor"):
+            frames = [4 * [picture] for picture in only_pictures(self.name, pictures)]
+            return processor(images=frames, text=list(texts), return_tensors="pt", **padding)
+        return picture_before_text(self.name, processor, pictures, texts, padding)
+
     def prompt_positions(self, fed: Mapping[str, Any]) -> Tensor:
         ids = fed.get("input_ids")
         return super().prompt_positions({"input_ids": fed.get("encoder_input_ids") if ids is None else ids})
@@ -52,6 +61,10 @@ class KosmosAdapter(ResampledAdapter):
     """The ids at the image's places are arbitrary; the processor returns a mask of them."""
 
     model_types = ("kosmos-2", "kosmos-2.5")
+
+    def prepare(self, processor: Any, pictures: Pictures, texts: Sequence[str], padding: Mapping[str, Any]) -> Any:
+        """The processor writes the picture's places before the text."""
+        return picture_before_text(self.name, processor, pictures, texts, padding)
 
     def prompt_positions(self, fed: Mapping[str, Any]) -> Tensor:
         mask = fed.get("image_embeds_position_mask")

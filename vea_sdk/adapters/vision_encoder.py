@@ -26,6 +26,7 @@ class VisionEncoderAdapter(CrossAttentionAdapter):
     states come before them."""
 
     decoder_prefix: ClassVar[str] = "decoder_"
+    no_question: ClassVar[str] = "it reads a picture from the token that starts its text, and takes no other"
 
     @property
     def n_layers(self) -> int:

@@ -44,8 +44,8 @@ def from_interface(
     if is_causal is None:
         is_causal = getattr(module, "is_causal", True)
     return AttentionCall(
-        query=query,
-        key=key,
+        query=_dense(query),
+        key=_dense(key),
         mask=mask,
         causal=bool(is_causal) and query.shape[-2] > 1,
         scale=options.get("scaling"),
@@ -75,7 +75,13 @@ def from_sdpa(
         )
     if attn_mask is not None and attn_mask.dim() < 4:
         attn_mask = attn_mask.reshape((1,) * (4 - attn_mask.dim()) + tuple(attn_mask.shape))
-    return AttentionCall(query=query, key=key, mask=attn_mask, causal=is_causal, scale=scale)
+    return AttentionCall(query=_dense(query), key=_dense(key), mask=attn_mask, causal=is_causal, scale=scale)
+
+
+def _dense(states: Tensor) -> Tensor:
+    """With its channels side by side, as the kernel reads them: a convolution before the attention may leave them apart
+    until a cache copies them."""
+    return states if states.stride(-1) == 1 else states.contiguous()
 
 
 def row_from_weights(weights: Tensor, image_index: Tensor, query_index: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -18,5 +18,8 @@ def look(
     """One look: the row of the last prompt token in every layer."""
     session = Session(model, layers, "last", None, None, adapter, stop_early=can_stop_early(model), per_head=heads)
     with torch.no_grad(), session:
-        model(**inputs, use_cache=False)
+        if adapter.cross_attention:  # generate() alone knows with which tokens such a decoder starts
+            model.generate(**inputs, max_new_tokens=1, do_sample=False)  # type: ignore[operator]
+        else:
+            model(**inputs, use_cache=False)
     return session

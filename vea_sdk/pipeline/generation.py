@@ -112,7 +112,8 @@ class Generation:
         sequences = output if isinstance(output, Tensor) else output["sequences"]
         logits = None if isinstance(output, Tensor) else output.get("logits")
         beams = None if isinstance(output, Tensor) else output.get("beam_indices")
-        new = sequences[:, prompt_length:] if logits is None or beams is not None else sequences[:, -len(logits) :]
+        count = sequences.shape[1] - prompt_length if logits is None else len(logits)
+        new = sequences[:, -(count if beams is None else beams.shape[1]) :]
         chosen = None if logits is None else _log_probabilities(logits, new, beams).cpu()
         new = new.cpu()
         lengths = self._lengths(new)

@@ -59,6 +59,11 @@ def model_inputs(
         UnsupportedModelError: several turns without a chat template.
         Inexact: when multiplying them is not the same as highlighting the pictures.
     """
+    if adapter is not None and adapter.no_question:
+        raise UnsupportedModelError(
+            f"{adapter.name} cannot be asked a question: {adapter.no_question}. Prepare the picture with its processor "
+            "and run model.generate() inside vea.capture(); session.evidence() then shows where it looked."
+        )
     template = chat_template(processor)
     padding: dict[str, Any] = {"padding": True, "padding_side": "left"} if len(conversations) > 1 else {}
     found = _placeholders(processor, adapter, conversations)

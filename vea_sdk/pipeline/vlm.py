@@ -293,7 +293,7 @@ class VLM:
     def prompt_length(self, inputs: Mapping[str, Any]) -> int:
         """How many of the tokens that ``generate()`` returns are the prompt's."""
         adapter = self.known_adapter
-        return int(inputs["input_ids"].shape[1]) if adapter is None else adapter.prompt_length(inputs)
+        return (adapter or Adapter(self.model)).prompt_length(inputs)
 
     def layouts(self, inputs: Mapping[str, Any], conversations: Sequence[Conversation]) -> list[ImageLayout]:
         """How each picture became tokens of this model, row after row."""

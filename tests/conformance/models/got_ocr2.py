@@ -49,7 +49,7 @@ def got_tokenizer() -> Any:
 def got_ocr2() -> Tiny:
     tokenizer = got_tokenizer()
     processor = hf.GotOcr2Processor(hf.GotOcr2ImageProcessorPil(size=SIZE), tokenizer)
-    return got(hf.GotOcr2Config, processor, tokenizer, make_inputs=got_inputs)
+    return got(hf.GotOcr2Config, processor, tokenizer, make_inputs=got_inputs, chat=False)
 
 
 def got_inputs(tiny: Tiny, pictures: Sequence[Sequence[Image.Image]], texts: Sequence[str]) -> Any:

@@ -1,0 +1,130 @@
+"""Asking: attend and ask through the pipeline, with one picture, two, and a second turn, against inputs made by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+import vea_sdk as vea
+from tests.conformance.capture import Mismatch, picture
+from tests.conformance.tiny import Tiny
+from tests.families import chat_template
+from vea_sdk.errors import GeometryError, UnsupportedModelError
+
+QUESTION, LATER = "what is written here?", "and on this one?"
+TOLERANCE = 2e-6  # two forward passes of one model over the same ids
+
+
+def check_ask(tiny: Tiny) -> str:
+    """What can be asked: "ok", "one picture", "one turn", "answer only" where there is no map; or that it refuses.
+
+    Raises Mismatch where scores are not those of inputs made by hand, or an answer or a refusal is missing.
+    """
+    adapter = vea.adapters.find(tiny.model)
+    one, other = picture((60, 84), 1), picture((92, 50), 2)
+    if adapter.no_question:
+        refused(lambda: wrapped(tiny).ask(one, QUESTION), UnsupportedModelError, "cannot be asked")
+        return "refuses"
+    with templated(tiny) as chats:
+        vlm = wrapped(tiny)
+        turn = user(one, QUESTION)
+        if tiny.no_grid is not None:
+            check_answer_only(vlm, one)
+            return "answer only"
+        compare(tiny, vlm, [vlm.attend(one, QUESTION, prompt="raw")], [turn], [one])
+        several = tiny.several and chats
+        if several:
+            compare(
+                tiny, vlm, vlm.attend([one, other], QUESTION, prompt="raw"), [user(one, other, QUESTION)], [one, other]
+            )
+        if chats:
+            said = {"role": "assistant", "content": [{"type": "text", "text": "a word"}]}
+            again = user(other, LATER) if several else user(LATER)
+            shown = [one, other] if several else [one]
+            compare(tiny, vlm, vlm.attend(messages=[turn, said, again]), [turn, said, again], shown)
+            check_answer(vlm.ask(messages=[turn, said, again], max_new_tokens=2), len(shown))
+        check_answer(vlm.ask(one, QUESTION, max_new_tokens=2), 1)
+    limits = ["one picture"] * (not several) + ["one turn"] * (not chats)
+    return ", ".join(limits) or "ok"
+
+
+def wrapped(tiny: Tiny) -> vea.VLM:
+    return vea.wrap(tiny.model, tiny.processor, layers="all")
+
+
+@contextmanager
+def templated(tiny: Tiny) -> Iterator[bool]:
+    """A plain chat template with the architecture's own mark, where its checkpoints have one."""
+    if not tiny.image_mark or not tiny.chat:
+        yield False
+        return
+    before, tiny.processor.chat_template = tiny.processor.chat_template, chat_template(tiny.image_mark)
+    try:
+        yield True
+    finally:
+        tiny.processor.chat_template = before
+
+
+def user(*parts: Any) -> dict[str, Any]:
+    content = [{"type": "text", "text": p} if isinstance(p, str) else {"type": "image", "image": p} for p in parts]
+    return {"role": "user", "content": content}
+
+
+def compare(
+    tiny: Tiny, vlm: vea.VLM, found: Sequence[vea.Evidence], messages: Any, pictures: Sequence[Image.Image]
+) -> None:
+    """The scores are those of a pass over inputs made without the pipeline."""
+    if [one.image.size for one in found] != [one.size for one in pictures]:
+        raise Mismatch(f"ask: {len(found)} evidences for {len(pictures)} pictures, or of other sizes")
+    if tiny.processor.chat_template:
+        text = tiny.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        inputs = in_float32(tiny, tiny.processor(images=[list(pictures)], text=[text], return_tensors="pt"))
+    else:
+        inputs = vlm.adapter.prepare(tiny.processor, [list(pictures)], [messages[0]["content"][-1]["text"]], {})
+        inputs = in_float32(tiny, inputs)
+    with vea.capture(tiny.model, layers="all") as session, torch.no_grad():
+        tiny.model.generate(**inputs, max_new_tokens=1, do_sample=False)
+    expected = session.attention[:, 0, 0].mean(0).numpy()
+    scores = np.concatenate([one.scores for one in found])
+    if scores.shape != expected.shape or np.abs(scores - expected).max() > TOLERANCE:
+        raise Mismatch(f"ask: scores {scores.shape} differ from {expected.shape} of inputs made by hand")
+
+
+def in_float32(tiny: Tiny, inputs: Any) -> Any:
+    """Some processors give their pixels in the dtype of the published checkpoint."""
+    return {
+        name: value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+        for name, value in inputs.items()
+    }
+
+
+def check_answer(answer: vea.Answer[Any], pictures: int) -> None:
+    found = answer.evidence if isinstance(answer.evidence, list) else [answer.evidence]
+    if len(found) != pictures or not isinstance(answer.text, str) or answer.certainty is None:
+        raise Mismatch(f"ask: {answer}")
+    if "".join(word.text for word in answer.words) != "".join(answer.text.split()):
+        raise Mismatch(f"ask: the words {answer.words} are not those of {answer.text!r}")
+
+
+def check_answer_only(vlm: vea.VLM, image: Image.Image) -> None:
+    """Without a place for the tokens there is an answer, and no map."""
+    answer = vlm.ask(image, QUESTION, mode="none", max_new_tokens=2)
+    if not isinstance(answer.text, str) or answer.evidence is not None:
+        raise Mismatch(f"ask: {answer}")
+    refused(lambda: vlm.attend(image, QUESTION), GeometryError, "place")
+    refused(lambda: vlm.ask(image, QUESTION), GeometryError, "place")
+
+
+def refused(call: Any, kind: type[Exception], word: str) -> None:
+    try:
+        call()
+    except kind as error:
+        if word in str(error):
+            return
+        raise Mismatch(f"ask: the refusal says {error}") from error
+    raise Mismatch("ask: it should be refused")
