@@ -217,6 +217,12 @@ class Adapter:
             check_size("Each frame of video_sizes", size)
             if n_frames < 1:
                 raise GeometryError(f"A video of {n_frames} frames shows nothing. Give at least one.")
+        if getattr(processor, "video_processor", None) is None:
+            raise GeometryError(
+                f"{self.name}: its processor ({type(processor).__name__}) has no video processor, so it prepares no "
+                "frames. Load the checkpoint with AutoProcessor, with torchvision installed, or give the frames as "
+                "pictures."
+            )
         self.video_positions(inputs["input_ids"])  # raises when there is no such token at all
         sizes = [(int(n), (int(h), int(w))) for n, (h, w) in video_sizes]
         layouts = self.lay_out_videos(inputs, sizes, processor)

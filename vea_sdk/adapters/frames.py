@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from vea_sdk.adapters.canvas import Canvas
 from vea_sdk.adapters.geometry import ImageLayout
+from vea_sdk.adapters.options import video_option, video_size_option
 from vea_sdk.errors import GeometryError
 
 VideoSize = tuple[int, tuple[int, int]]
@@ -83,3 +85,21 @@ def patched(original_size: tuple[int, int], canvas: Canvas, side: int) -> ImageL
     """A canvas cut into tokens of ``side`` × ``side`` pixels."""
     tokens = canvas.patches(side, side)
     return ImageLayout(original_size, canvas.size, canvas.region, tokens.token_index.size, (tokens,))
+
+
+def frame_by_frame(
+    video_sizes: Sequence[VideoSize], step: Callable[[tuple[int, int]], ImageLayout], beyond: int = 0
+) -> list[VideoLayout]:
+    """Every frame a step of its own, laid out by its (height, width); ``beyond``: tokens after a video's last step."""
+    return [VideoLayout.of([step(size)] * n_frames, n_frames, beyond=beyond) for n_frames, size in video_sizes]
+
+
+def frame_canvas(size: tuple[int, int], processor: Any) -> Canvas:
+    """A frame resized, and its middle cut out, as the video processor says."""
+    canvas, to = Canvas.of(size), video_size_option(processor, "size")
+    if video_option(processor, "do_resize") and ("shortest_edge" in to or "height" in to):
+        canvas = canvas.resized_to(to)
+    if video_option(processor, "do_center_crop"):
+        crop = video_size_option(processor, "crop_size")
+        canvas = canvas.center_cropped(crop["height"], crop["width"])
+    return canvas

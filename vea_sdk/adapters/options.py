@@ -35,6 +35,12 @@ def size_option(processor: Any, name: str) -> dict[str, int]:
     return {key: int(value) for key, value in dict(size or {}).items() if value is not None}
 
 
+def video_size_option(processor: Any, name: str) -> dict[str, int]:
+    """As :func:`size_option`, of the frames of videos."""
+    size = video_option(processor, name)
+    return {key: int(value) for key, value in dict(size or {}).items() if value is not None}
+
+
 def check_canvas(model: str, canvas: Canvas, inputs: Mapping[str, Any]) -> None:
     """Raises GeometryError when ``pixel_values`` do not have the size the processor's settings lead to."""
     pixel_values = inputs.get("pixel_values")
