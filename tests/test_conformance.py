@@ -83,13 +83,14 @@ def test_doctor_prints_the_table(capsys: pytest.CaptureFixture[str], monkeypatch
 
 def test_reasons_stand_in_the_notes(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [
-        {"model_type": "a", "capture": "ok", "geometry": "none: resampled", "eager_error": 2e-7, "flags": ["sliding"]},
-        {"model_type": "b", "capture": "left out: no picture: text", "geometry": "-"},
+        {"model_type": "a", "capture": "ok", "geometry": "none: resampled", "eager_error": 2e-7, "flags": ["sliding"]}
+        | {"video": "ok"},
+        {"model_type": "b", "capture": "left out: no picture: text", "geometry": "-", "video": "-"},
     ]
     monkeypatch.setattr(support, "table", lambda: {"architectures": rows})
     first, second = (line.split(" | ") for line in support.markdown().splitlines()[2:])
-    assert [cell.strip(" |") for cell in first] == ["a", "ok", "2e-07", "", "none", "", "", "sliding, resampled"]
-    assert [cell.strip(" |") for cell in second] == ["b", "left out", "", "", "-", "", "", "no picture: text"]
+    assert [cell.strip(" |") for cell in first] == ["a", "ok", "2e-07", "", "none", "", "", "ok", "sliding, resampled"]
+    assert [cell.strip(" |") for cell in second] == ["b", "left out", "", "", "-", "", "", "", "no picture: text"]
 
 
 # Beginnings of model types that mean something else too; their whole name is looked for instead.

@@ -151,8 +151,8 @@ class Adapter:
         return is_image if self.video_token_id is None else is_image | (input_ids == self.video_token_id)
 
     def is_video(self, input_ids: Tensor) -> Tensor:
-        """Which tokens stand for frames: [B, N] bool. Those of the video's own id, and where the prompt holds none, those
-        of the image's: some processors write frames as pictures with their time beside them."""
+        """Which tokens stand for frames: [B, N] bool. Those of the video's own id, and where the prompt holds none,
+        those of the image's: some processors write frames as pictures with their time beside them."""
         is_video = torch.zeros_like(input_ids, dtype=torch.bool)
         if self.video_token_id is not None:
             is_video = input_ids == self.video_token_id
@@ -229,8 +229,8 @@ class Adapter:
         found = self.is_video(inputs["input_ids"]).sum(dim=1).tolist()
         if not _filled(found, [layout.n_tokens for layout in layouts]):
             raise GeometryError(
-                f"{self.name}: the prompt holds {sum(found)} tokens of videos (by row: {found}), the frames account for "
-                f"{sum(layout.n_tokens for layout in layouts)}: {'; '.join(map(str, layouts))}. Give the number of "
+                f"{self.name}: the prompt holds {sum(found)} tokens of videos (by row: {found}), the frames account "
+                f"for {sum(layout.n_tokens for layout in layouts)}: {'; '.join(map(str, layouts))}. Give the number of "
                 "frames and their (height, width), in prompt order, as the processor got them, with "
                 "do_sample_frames=False, so that it drops none."
             )

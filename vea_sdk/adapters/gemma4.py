@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vea_sdk.adapters.base import Adapter
-from vea_sdk.adapters.generic import whole_pictures
 from vea_sdk.adapters.frames import VideoLayout, VideoSize
+from vea_sdk.adapters.generic import whole_pictures
 from vea_sdk.adapters.geometry import ImageLayout
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vea_sdk.adapters.canvas import Canvas
-from vea_sdk.adapters.generic import GenericAdapter
 from vea_sdk.adapters.frames import VideoLayout, VideoSize, patched
+from vea_sdk.adapters.generic import GenericAdapter
 from vea_sdk.adapters.geometry import ImageLayout
 from vea_sdk.adapters.options import image_option, video_option
 
@@ -34,7 +34,7 @@ class Glm5NextAdapter(GenericAdapter):
     def lay_out_videos(
         self, inputs: Mapping[str, Any], video_sizes: Sequence[VideoSize], processor: Any
     ) -> list[VideoLayout]:
-        """As pictures; the fewest tokens allowed are those of the whole video, ``temporal_patch_size`` frames in each."""
+        """As pictures; the fewest tokens allowed are the whole video's, ``temporal_patch_size`` frames in each."""
         patch, merge = int(video_option(processor, "patch_size")), int(video_option(processor, "merge_size"))
         together = self.frames_per_step(processor)
         least = int(video_option(processor, "min_image_tokens")) * (patch * merge) ** 2 * together

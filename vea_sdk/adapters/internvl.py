@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from vea_sdk.adapters.canvas import Canvas
-from vea_sdk.adapters.frames import VideoLayout, VideoSize, frame_by_frame, frame_canvas
 from vea_sdk.adapters.geometry import ImageLayout
 from vea_sdk.adapters.options import image_option, size_option
 from vea_sdk.adapters.tiles import TilesAdapter

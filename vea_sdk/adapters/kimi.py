@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vea_sdk.adapters.canvas import Canvas
-from vea_sdk.adapters.generic import GenericAdapter
 from vea_sdk.adapters.frames import patched
+from vea_sdk.adapters.generic import GenericAdapter
 from vea_sdk.adapters.geometry import ImageLayout
 from vea_sdk.adapters.options import image_option, video_option
 
@@ -39,9 +39,7 @@ Option = Callable[[Any, str], Any]
 """How a setting is read: ``image_option``, or ``video_option``."""
 
 
-def padded_patches(
-    size: tuple[int, int], patch_grid: tuple[int, int], processor: Any, option: Option
-) -> ImageLayout:
+def padded_patches(size: tuple[int, int], patch_grid: tuple[int, int], processor: Any, option: Option) -> ImageLayout:
     """A picture or a frame on a canvas of ``patch_grid`` (rows, cols) patches."""
     patch, merge = int(option(processor, "patch_size")), int(option(processor, "merge_size"))
     rows, cols = patch_grid

@@ -24,17 +24,19 @@ class MiniCPMVAdapter(Adapter):
     def lay_out(
         self, inputs: Mapping[str, Any], image_sizes: Sequence[tuple[int, int]], processor: Any
     ) -> list[ImageLayout]:
-        slices = [self.slices(size, processor.image_processor, partial(image_option, processor)) for size in image_sizes]
-        return self._sliced(inputs["target_sizes"], image_sizes, slices, image_option(processor, "downsample_mode"))
+        option = partial(image_option, processor)
+        slices = [self.slices(size, processor.image_processor, option) for size in image_sizes]
+        return self._sliced(inputs["target_sizes"], image_sizes, slices, option("downsample_mode"))
 
     def lay_out_videos(
         self, inputs: Mapping[str, Any], video_sizes: Sequence[VideoSize], processor: Any
     ) -> list[VideoLayout]:
-        """Every frame as a picture, the overview and its slices. Frames stacked on one another (``stack_frames`` above 1)
-        are composites of several moments, and are refused by their number."""
+        """Every frame as a picture, the overview and its slices. With ``stack_frames`` above 1 there are composites of
+        several moments besides, and their number is refused."""
+        option = partial(video_option, processor)
         frames = [size for n_frames, size in video_sizes for _ in range(n_frames)]
-        cut = [self.slices(size, processor.video_processor, partial(video_option, processor)) for size in frames]
-        steps = self._sliced(inputs["target_sizes_videos"], frames, cut, video_option(processor, "downsample_mode"))
+        cut = [self.slices(size, processor.video_processor, option) for size in frames]
+        steps = self._sliced(inputs["target_sizes_videos"], frames, cut, option("downsample_mode"))
         layouts, first = [], 0
         for n_frames, _ in video_sizes:
             layouts.append(VideoLayout.of(steps[first : first + n_frames], n_frames))

@@ -39,7 +39,6 @@ class Molmo2Adapter(Adapter):
             layouts.append(ImageLayout(size, canvas.size, canvas.region, n_tokens, (high, low)))
         return layouts
 
-
     def lay_out_videos(
         self, inputs: Mapping[str, Any], video_sizes: Sequence[VideoSize], processor: Any
     ) -> list[VideoLayout]:

@@ -10,8 +10,8 @@ from vea_sdk.adapters.generic import GenericAdapter
 
 
 class NemotronOmniAdapter(GenericAdapter):
-    """A video's frames bear the image's token id, ``video_temporal_patch_dim`` of them in one step; all videos of a call
-    are of one size."""
+    """A video's frames bear the image's token id, ``video_temporal_patch_dim`` of them in one step. All videos of a
+    call are of one size."""
 
     model_types = ("nemotron_h_omni",)
 
@@ -20,8 +20,8 @@ class NemotronOmniAdapter(GenericAdapter):
     ) -> list[VideoLayout]:
         groups, _, height, width = inputs["pixel_values_videos"].shape[1:]
         patch, merge = processor.video_processor.patch_size, round(1 / processor.video_processor.downsample_ratio)
-        together = processor.video_temporal_patch_dim
+        together, grid = processor.video_temporal_patch_dim, (height // patch, width // patch)
         return [
-            VideoLayout.of([merged_patches(size, (height // patch, width // patch), patch, merge)] * groups, n, together)
-            for n, size in video_sizes
+            VideoLayout.of([merged_patches(size, grid, patch, merge)] * groups, n_frames, together)
+            for n_frames, size in video_sizes
         ]

@@ -1,4 +1,4 @@
-"""VideoLLaMA 3: pictures and frames at their own resolution; tokens of a frame that equal the last one's are dropped."""
+"""VideoLLaMA 3: pictures and frames at their own resolution; what does not change between frames is dropped."""
 
 from __future__ import annotations
 
