@@ -15,7 +15,8 @@ from PIL import Image
 
 import vea_sdk as vea
 from vea_sdk.errors import InvalidInputError, UnsupportedModelError
-from vea_sdk.pipeline.inputs import model_inputs
+from vea_sdk.evidence.fused import gain_maps
+from vea_sdk.pipeline.conversation import one_turn
 from vea_sdk.pipeline.replay import replaying
 
 # Squares of 48 pixels or of 64, tiles, sizes by aspect ratio: each sees a picture at another size than its partner.
@@ -80,11 +81,14 @@ def test_tensors_are_highlighted_on_the_canvases_of_the_model_that_answers(answe
     vlm, _ = both(answerer, attender, alpha=0.8)
     evidence = vlm.attend(picture(), "what?")
     processor = replaying(vlm.processor)
-    canvases = vlm._canvases(model_inputs(vlm.model, processor, [[picture()]], ["what?"]), [picture()])
+    plain_turn, highlighted = one_turn([picture()], "?"), one_turn([evidence.highlight()], "?")
+    inputs = vlm.inputs([plain_turn], processor)
+    canvases = [vlm.adapter.canvases(layout, processor) for layout in vlm.layouts(inputs, [plain_turn])]
+    gains = [gain_maps(evidence.map(), canvases[0], 0.8, torch.device("cpu"))]
     fused, slow, plain = (
-        model_inputs(vlm.model, processor, [[picture()]], ["?"], vlm._gains([evidence], canvases))["pixel_values"],
-        model_inputs(vlm.model, vlm.processor, [[evidence.highlight()]], ["?"])["pixel_values"],
-        model_inputs(vlm.model, vlm.processor, [[picture()]], ["?"])["pixel_values"],
+        vlm.inputs([plain_turn], processor, gains)["pixel_values"],
+        vlm.inputs([highlighted])["pixel_values"],
+        vlm.inputs([plain_turn])["pixel_values"],
     )
     level = 1 / 255 / min(vlm.processor.image_processor.image_std)
     assert (fused - slow).abs().max() <= 2.01 * level

@@ -13,7 +13,8 @@ from PIL import Image, ImageDraw
 from vea_sdk import _native
 from vea_sdk.errors import InvalidInputError
 from vea_sdk.evidence import highlight, overlay
-from vea_sdk.evidence.colours import inferno
+from vea_sdk.evidence.colours import heat
+from vea_sdk.evidence.overlay import OPACITY
 
 H, W = 37, 53
 RNG = np.random.default_rng(0)
@@ -97,23 +98,68 @@ def test_highlight_errors() -> None:
             highlight(image, PIXEL_MAP, alpha)
 
 
-def test_the_colour_table_is_infernos() -> None:
-    table = inferno()
+def test_every_colour_is_as_far_from_black_as_from_white() -> None:
+    table = heat()
     assert table.shape == (256, 3)
-    # Three of its published colours, at 0, 0.5 and 1.
-    np.testing.assert_allclose(table[[0, 128, 255]], [[0, 0, 4], [188, 55, 84], [252, 255, 164]], atol=1.5)
-    luminance = table @ [0.2126, 0.7152, 0.0722]
-    assert (np.diff(luminance) > -0.6).all()
+    assert np.abs(table.sum(1) - 3 * 255 / 2).max() <= 6
+    assert (np.diff(table[:, 0]) >= 0).all()  # hotter is redder
+    assert (np.diff(table[:, 2]) <= 0).all()
 
 
 def test_overlay_colours_only_where_the_map_is_high() -> None:
     image = Image.fromarray(PIXELS)
     assert np.array_equal(np.asarray(overlay(image, np.zeros((H, W)))), PIXELS)
     black, white = Image.new("RGB", (W, H)), Image.new("RGB", (W, H), "white")
-    hot = inferno()[255].astype(np.float64)
+    hot = heat()[255].astype(np.float64)
     on_black, on_white = (np.asarray(overlay(picture, np.ones((H, W))))[0, 0] for picture in (black, white))
-    np.testing.assert_array_equal(on_black, np.rint(0.8 * 0.4 * hot))
-    np.testing.assert_array_equal(on_white, np.rint(0.2 * 255 + 0.8 * hot))
+    np.testing.assert_array_equal(on_black, np.rint(OPACITY * hot))
+    np.testing.assert_array_equal(on_white, np.rint((1 - OPACITY) * 255 + OPACITY * hot))
+    np.testing.assert_array_equal(np.asarray(overlay(white, np.ones((H, W)), opacity=1.0))[0, 0], np.rint(hot))
+
+
+@pytest.mark.parametrize("ground", [0, 255])
+def test_more_heat_is_more_change_on_black_and_on_white(ground: int) -> None:
+    ramp = np.tile(np.linspace(0, 1, 64, dtype=np.float32), (8, 1))
+    drawn = np.asarray(overlay(Image.new("RGB", (64, 8), (ground,) * 3), ramp)).astype(int)
+    change = np.abs(drawn - ground).sum(-1)[0]
+    assert (np.diff(change) >= 0).all()
+    assert change[-1] > 150
+
+
+def relative_luminance(colour: np.ndarray) -> float:
+    """As the Web Content Accessibility Guidelines 2.2 define it."""
+    c = colour / 255
+    linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+@pytest.mark.parametrize("heated", [0.0, 0.25, 0.5, 0.75, 1.0])
+def test_black_text_stays_readable_under_heat(heated: float) -> None:
+    ground, ink = (
+        relative_luminance(np.asarray(overlay(Image.new("RGB", (W, H), colour), np.full((H, W), heated)))[0, 0])
+        for colour in ("white", "black")
+    )
+    assert (ground + 0.05) / (ink + 0.05) >= 4.5  # their level AA
+
+
+@pytest.mark.parametrize("opacity", [0, -0.1, 1.5, float("nan"), True, "half"])
+def test_an_opacity_that_cannot_be_is_refused(opacity: object) -> None:
+    with pytest.raises(InvalidInputError, match=f"opacity={opacity!r}"):
+        overlay(Image.fromarray(PIXELS), PIXEL_MAP, opacity=opacity)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [(300, 200), (40, 30), (700, 900), (5, 5)])
+def test_a_legend_leaves_the_picture_as_it_is(size: tuple[int, int]) -> None:
+    image = Image.new("RGB", size, "white")
+    shown = np.random.default_rng(0).random((size[1], size[0]), dtype=np.float32)
+    plain, legend = overlay(image, shown), overlay(image, shown, legend=True)
+    assert legend.height == plain.height
+    assert legend.width > plain.width
+    assert legend.crop((0, 0, *size)) == plain
+    bar = np.asarray(legend)[:, size[0] :]
+    hot, cool = (np.rint(ground + OPACITY * v * (heat()[255 * v] - ground)) for v, ground in ((1, 255), (0, 255)))
+    for colour in (hot, cool):
+        assert (np.abs(bar - colour).max(-1) <= 1).any()
 
 
 @pytest.mark.parametrize("box", [(5.0, 4.0, 30.0, 20.0), (0.0, 0.0, 53.0, 37.0), (5.2, 5.1, 6.4, 6.3), (-9, 30, 9, 99)])

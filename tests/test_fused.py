@@ -17,7 +17,7 @@ from vea_sdk.adapters import Adapter
 from vea_sdk.adapters.llava import LlavaAdapter
 from vea_sdk.errors import GeometryError, InvalidInputError, UnsupportedModelError
 from vea_sdk.evidence.fused import STEEPEST, Inexact, gain_maps, highlight_tensor, steepness
-from vea_sdk.pipeline.inputs import model_inputs
+from vea_sdk.pipeline.conversation import one_turn
 from vea_sdk.pipeline.replay import replaying
 
 names = pytest.mark.parametrize("name", FAMILIES)
@@ -45,12 +45,14 @@ def both_ways(family: TinyFamily, pictures: list[Image.Image], **options: Any) -
     """Model inputs of the second question: from highlighted pictures, and from highlighted tensors."""
     vlm = wrapped(family, **options)
     evidence = vlm.attend(pictures, "what is it?")
-    model, again = family.model, ["look again, closely: what is it?"]
     processor = replaying(family.processor)
-    first = model_inputs(model, processor, [pictures], ["what is it?"])
-    canvases = vlm._canvases(first, pictures)
-    slow = model_inputs(model, family.processor, [[one.highlight() for one in evidence]], again)
-    fused = model_inputs(model, processor, [pictures], again, vlm._gains(evidence, canvases))
+    first = [one_turn(pictures, "what is it?")]
+    inputs = vlm.inputs(first, processor)
+    canvases = [vlm.adapter.canvases(layout, processor) for layout in vlm.layouts(inputs, first)]
+    gains = [gain_maps(e.map(), c, e.alpha, torch.device("cpu")) for e, c in zip(evidence, canvases, strict=True)]
+    text = "look again, closely: what is it?"
+    slow = vlm.inputs([one_turn([one.highlight() for one in evidence], text)])
+    fused = vlm.inputs([one_turn(pictures, text)], processor, gains)
     return slow, fused
 
 
@@ -70,7 +72,7 @@ def test_both_ways_give_the_same_inputs(name: str, width: int, height: int) -> N
     shown = picture(width=width, height=height)
     slow, fused = both_ways(family, [shown])
     assert_alike(family, slow, fused)
-    plain = grey(model_inputs(family.model, family.processor, [[shown]], ["what?"])["pixel_values"], family.processor)
+    plain = grey(wrapped(family).inputs([one_turn([shown], "what?")])["pixel_values"], family.processor)
     assert (plain - grey(fused["pixel_values"], family.processor)).max() > 20  # it is highlighted at all
 
 

@@ -160,7 +160,7 @@ def test_unreadable_files(tmp_path: Path) -> None:
     cut.write_bytes(cut.read_bytes()[:900])
     with pytest.raises(ImageError, match=r"cut\.jpg.*cannot be read"):
         load_image(cut)
-    with pytest.raises(ImageError, match=r"address.*Download"):
+    with pytest.raises(ImageError, match=r"address.*fetch=True"):
         load_image("https://example.org/cat.png")
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from vea_sdk.errors import InvalidInputError
-from vea_sdk.journal import Journal, write_whole
+from vea_sdk.journal import Journal
+from vea_sdk.whole_file import write_whole
 
 RUN = {"model": "m", "layers": [1, 2]}
 

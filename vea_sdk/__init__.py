@@ -13,8 +13,10 @@ from vea_sdk.profiles import Profile
 
 if TYPE_CHECKING:
     from vea_sdk import evidence, grounding
+    from vea_sdk.capture.words import Word
     from vea_sdk.evaluation import evaluate
     from vea_sdk.evaluation.analysis import analyze
+    from vea_sdk.evidence import Evidence, Region
     from vea_sdk.grounding import metrics
     from vea_sdk.grounding.probes import probes
     from vea_sdk.grounding.profiling import profile
@@ -25,9 +27,12 @@ if TYPE_CHECKING:
 __all__ = [
     "VLM",
     "Answer",
+    "Evidence",
     "Profile",
+    "Region",
     "Sample",
     "VeaError",
+    "Word",
     "__version__",
     "adapters",
     "analyze",
@@ -49,7 +54,10 @@ __all__ = [
 _LATER = {
     "VLM": "vea_sdk.pipeline",
     "Answer": "vea_sdk.pipeline",
+    "Evidence": "vea_sdk.evidence",
+    "Region": "vea_sdk.evidence",
     "Sample": "vea_sdk.grounding.samples",
+    "Word": "vea_sdk.capture.words",
     "analyze": "vea_sdk.evaluation.analysis",
     "evaluate": "vea_sdk.evaluation",
     "evidence": "vea_sdk.evidence",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -125,15 +124,3 @@ class Journal:
         if self._file is not None:
             self._file.write(line.encode() + b"\n")
             self._file.flush()
-
-
-def write_whole(path: str | Path, text: str) -> None:
-    """Write a file in one step: whoever reads it finds the old text or the new one, never a part."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

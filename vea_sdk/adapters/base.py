@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from vea_sdk.adapters.geometry import ImageLayout, check_size
 from vea_sdk.adapters.modules import attention_of, decoder_layers, decoder_of, unwrap
 from vea_sdk.adapters.options import video_option
 from vea_sdk.errors import GeometryError, ImageTokenError, InvalidInputError, UnsupportedModelError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 class Adapter:
@@ -275,6 +278,37 @@ class Adapter:
     def steps_of(self, patches: int, processor: Any) -> int:
         """How many steps so many patches along the axis of time make."""
         return patches
+
+    def prepare(
+        self,
+        processor: Any,
+        pictures: Sequence[Sequence[Image.Image]],
+        texts: Sequence[str],
+        padding: Mapping[str, Any],
+    ) -> Any:
+        """Model inputs of one turn per row, where there is no chat template: this architecture's own prompt protocol.
+
+        ``pictures``, ``texts``: of each row; ``padding``: what the processor is told where there are several rows.
+        Raises UnsupportedModelError where no protocol is known.
+        """
+        token = getattr(processor, "image_token", None)
+        if not isinstance(token, str):
+            raise UnsupportedModelError(
+                f"{self.name}: how a prompt shows a picture is not known, for this {type(processor).__name__} has "
+                "neither a chat template nor an image_token. Set processor.chat_template, override prepare() in an "
+                "adapter, or prepare the inputs yourself and use vea.capture()."
+            )
+        prompts = [token * len(row) + "\n" + text for row, text in zip(pictures, texts, strict=True)]
+        return processor(
+            images=[list(row) for row in pictures] if padding else list(pictures[0]),
+            text=prompts if padding else prompts[0],
+            return_tensors="pt",
+            **padding,
+        )
+
+    def prompt_length(self, inputs: Mapping[str, Any]) -> int:
+        """How many of the tokens that ``generate()`` returns belong to the prompt; 0 where it returns new ones only."""
+        return int(inputs["input_ids"].shape[1])
 
     def canvases(self, layout: ImageLayout, processor: Any) -> list[Canvas]:
         """What ``pixel_values`` hold of a picture, in their order: regions of the original at the processed size.

@@ -16,6 +16,8 @@ from vea_sdk.errors import GeometryError, InvalidInputError
 Box = tuple[float, float, float, float]
 """(x0, y0, x1, y1) in pixels."""
 
+_WHOLE = 0.9  # a grid whose padding is cut off may miss a line of cells at the picture's edge
+
 
 @dataclass(frozen=True, eq=False)
 class PatchGrid:
@@ -46,6 +48,12 @@ class PatchGrid:
     def cols(self) -> int:
         return int(self.token_index.shape[1])
 
+    @property
+    def cell_area(self) -> float:
+        """Original pixels of one cell."""
+        x0, y0, x1, y1 = self.region
+        return (x1 - x0) * (y1 - y0) / (self.rows * self.cols)
+
     def boxes(self) -> NDArray[np.float64]:
         """The cells' boxes, [rows, cols, 4] float64, in original pixels."""
         x0, y0, x1, y1 = self.region
@@ -64,7 +72,7 @@ class ImageLayout:
     ``input_size``: (height, width) in pixels of the canvas the model saw (tiles put together).
     ``input_region``: the part of the original which that canvas shows, in original pixels.
     ``n_tokens``: the picture's tokens in the prompt, separators that stand for no pixel (line ends) included.
-    ``grids``: the finest grid over the whole picture first, then any coarser or partial ones.
+    ``grids``: one over the whole picture first, then any coarser, finer or partial ones.
 
     Raises GeometryError when the parts contradict each other.
     """
@@ -92,9 +100,30 @@ class ImageLayout:
             raise GeometryError(f"Token {values[counts > 1][0]} fills more than one cell of the grids.")
 
     @property
+    def finest(self) -> PatchGrid:
+        """The grid of the smallest cells among those that show as much of the picture as any."""
+        seen = [self._shown(grid) for grid in self.grids]
+        whole = [grid for grid, part in zip(self.grids, seen, strict=True) if part >= _WHOLE * max(seen)]
+        return min(whole, key=lambda grid: grid.cell_area)
+
+    @property
     def grid_size(self) -> tuple[int, int]:
-        """(rows, cols) of the first grid."""
-        return self.grids[0].rows, self.grids[0].cols
+        """(rows, cols) of the finest grid over the whole picture."""
+        return self.finest.rows, self.finest.cols
+
+    def visible_boxes(self) -> NDArray[np.float64]:
+        """:meth:`token_boxes` clipped to the picture: [n_tokens, 4], empty where a token shows none of it."""
+        height, width = self.original_size
+        boxes = np.clip(self.token_boxes(), 0, [width, height, width, height])
+        empty = ~((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))  # NaN compares false
+        boxes[empty] = 0
+        return boxes
+
+    def _shown(self, grid: PatchGrid) -> float:
+        """Pixels of the picture under a grid."""
+        height, width = self.original_size
+        x0, y0, x1, y1 = np.clip(grid.region, 0, [width, height, width, height])
+        return float((x1 - x0) * (y1 - y0))
 
     def token_boxes(self, space: Literal["original", "input"] = "original") -> NDArray[np.float64]:
         """The pixels each token stands for: [n_tokens, 4] float64, NaN rows for separators.

@@ -81,11 +81,22 @@ def from_sdpa(
 def row_from_weights(weights: Tensor, image_index: Tensor, query_index: Tensor | None) -> tuple[Tensor, Tensor]:
     """Mean over heads of one row of eager weights [B, H, Lq, Lk], in float32: at the image columns [B, M], and its sum
     over all keys [B]."""
-    batch = torch.arange(weights.shape[0], device=weights.device)
-    heads = weights[:, :, -1] if query_index is None else weights[batch, :, query_index.long()]
-    row = heads.float().mean(1)
+    row = _query_rows(weights, query_index).mean(1)
     picked = row.gather(1, image_index.long().clamp(min=0))
     return picked.masked_fill(image_index < 0, 0.0), row.sum(-1)
+
+
+def heads_from_weights(weights: Tensor, image_index: Tensor, query_index: Tensor | None) -> Tensor:
+    """The same row of every head, at the image columns: [B, H, M]."""
+    rows = _query_rows(weights, query_index)
+    index = image_index.long()[:, None].expand(-1, rows.shape[1], -1)
+    return rows.gather(2, index.clamp(min=0)).masked_fill(index < 0, 0.0)
+
+
+def _query_rows(weights: Tensor, query_index: Tensor | None) -> Tensor:
+    """[B, H, Lk] in float32."""
+    batch = torch.arange(weights.shape[0], device=weights.device)
+    return (weights[:, :, -1] if query_index is None else weights[batch, :, query_index.long()]).float()
 
 
 def row_in_graph(call: AttentionCall, index: Tensor, row: Tensor, key_stop: Tensor | None, stats: Tensor) -> Tensor:

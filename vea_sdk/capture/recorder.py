@@ -12,8 +12,9 @@ from torch import Tensor
 from vea_sdk import ops
 from vea_sdk.adapters import AttentionCall
 from vea_sdk.capture import tensor_parallel
-from vea_sdk.capture.call import row_from_weights
+from vea_sdk.capture.call import heads_from_weights, row_from_weights
 from vea_sdk.capture.prompt import Step
+from vea_sdk.errors import CaptureError
 from vea_sdk.ops.plain import figures
 from vea_sdk.ops.step_reader import StepReader, step_reader
 
@@ -24,14 +25,18 @@ _NOTHING = nullcontext()
 class Recorder:
     """Rows [capacity, batch, image tokens] per layer, each on the device its layer runs on."""
 
-    def __init__(self, layers: Sequence[int], top_k: int | None, ranks: Any | None = None) -> None:
+    def __init__(
+        self, layers: Sequence[int], top_k: int | None, ranks: Any | None = None, per_head: bool = False
+    ) -> None:
         self.layers = tuple(layers)
         self.top_k = top_k
+        self.per_head = per_head
         self._ranks = ranks  # process group that shares the heads; every process reads the same rows in one order
         self.generated: list[int] = []  # per row, the generated tokens up to its query (0 = last prompt token)
         self._scores: dict[int, Tensor] = {}
         self._stats: dict[int, Tensor] = {}
         self._masks: dict[int, Tensor] = {}
+        self._heads: dict[int, Tensor] = {}  # [capacity, batch, heads, image tokens] per layer
         self.readers: dict[int, StepReader] = {}  # what reads steps of decoding the short way, where there is one
         self._index: Tensor | None = None
         self._shifted: dict[tuple[int, torch.device], Tensor] = {}
@@ -43,6 +48,7 @@ class Recorder:
         self._scores.clear()
         self._stats.clear()
         self._masks.clear()
+        self._heads.clear()
         self.readers.clear()
         self.generated.clear()
 
@@ -60,6 +66,7 @@ class Recorder:
         keys = call.key.shape[-2]
         index = self._index_for(step.dropped(keys), call.key.device)
         out, stats = self._slots(layer, call.key.device)
+        heads = self._head_slot(layer, call.query.shape[1], call.key.device) if self.per_head else None
         with torch.no_grad() if torch.is_grad_enabled() else _NOTHING:
             result = ops.image_attention(
                 call.query,
@@ -73,10 +80,13 @@ class Recorder:
                 window=call.window,
                 sinks=call.sinks,
                 position_bias=call.position_bias,
-                out=out,
+                out=out if heads is None else heads,
+                per_head=heads is not None,
                 top_k=self.top_k if self._ranks is None else None,
                 stats=stats,
             )
+            if heads is not None:
+                out.copy_(heads.mean(1))
             if self._ranks is not None:
                 self._all_heads(layer, out, stats, index)
             elif self.top_k is not None:
@@ -86,8 +96,11 @@ class Recorder:
         """Take one row from weights that an eager attention returned."""
         index = self._index_for(step.dropped(weights.shape[-1]), weights.device)
         with torch.no_grad():
-            row, total = row_from_weights(weights, index, _moved(step.row(weights.shape[-2]), weights))
+            query = _moved(step.row(weights.shape[-2]), weights)
+            row, total = row_from_weights(weights, index, query)
             self.store(layer, row, figures(row, total), index)
+            if self.per_head:
+                self._head_slot(layer, weights.shape[1], row.device).copy_(heads_from_weights(weights, index, query))
 
     def store(self, layer: int, row: Tensor, figures: Tensor, index: Tensor) -> None:
         """Keep a row [B, M] that was computed elsewhere, and its figures [B, 4]; ``index`` as it was read, [B, M]."""
@@ -126,6 +139,20 @@ class Recorder:
         """Image mass, text mass, peak and entropy of all rows: [layers, batch, rows, 4] on the first layer's device."""
         return _stack([self._stats[layer] for layer in self.layers], self.rows)
 
+    def heads(self) -> Tensor:
+        """Every head's rows as [layers, heads, batch, rows, M] float32 on the first layer's device.
+
+        Raises CaptureError where the layers have different numbers of heads.
+        """
+        counts = {layer: self._heads[layer].shape[2] for layer in self.layers}
+        if len(set(counts.values())) > 1:
+            raise CaptureError(
+                f"the layers have different numbers of heads ({counts}), which do not fit into one tensor. Capture "
+                "those of one number at a time."
+            )
+        buffers = [self._heads[layer][: self.rows].to(self._heads[self.layers[0]].device) for layer in self.layers]
+        return torch.stack(buffers).permute(0, 3, 2, 1, 4)
+
     def complete(self) -> bool:
         return self.rows > 0 and all(layer in self._scores for layer in self.layers)
 
@@ -147,6 +174,14 @@ class Recorder:
             self._grow(layer, row, device)
         return self._scores[layer][row], self._stats[layer][row]
 
+    def _head_slot(self, layer: int, heads: int, device: torch.device) -> Tensor:
+        """The zeroed place [B, heads, M] of this layer and pass; its row's place must be there."""
+        capacity, batch, tokens = self._scores[layer].shape
+        kept = self._heads.get(layer)
+        if kept is None or kept.shape[0] < capacity:
+            self._heads[layer] = _grown(kept, (capacity, batch, heads, tokens), torch.float32, device)
+        return self._heads[layer][self.rows - 1]
+
     def _grow(self, layer: int, row: int, device: torch.device) -> None:
         assert self._index is not None
         capacity = max(_FIRST_CAPACITY, 2 * (row + 1)) if row > 0 else 1
@@ -156,7 +191,7 @@ class Recorder:
         if self.top_k is not None:
             self._masks[layer] = _grown(self._masks.get(layer), (capacity, batch, tokens), torch.bool, device)
         self._scores[layer], self._stats[layer] = scores, stats
-        if row > 0 and self.top_k is None and self._ranks is None:
+        if row > 0 and self.top_k is None and self._ranks is None and not self.per_head:
             reader = step_reader(self._index_for(0, device), scores, stats)
             if reader is not None:
                 self.readers[layer] = reader

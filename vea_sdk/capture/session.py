@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,18 @@ from vea_sdk.capture.stats import Stats, row_stats
 from vea_sdk.capture.tensor_parallel import ranks_of
 from vea_sdk.capture.watch import Queries, StopForward, Watch
 from vea_sdk.errors import CaptureError, InvalidInputError, UnsupportedModelError
+
+if TYPE_CHECKING:
+    from vea_sdk.capture.words import Word
+    from vea_sdk.evidence import Evidence
+
+
+class Prompted(NamedTuple):
+    """``inputs``: by name, what the prompt was fed; ``beams``: how many ``generate()`` follows."""
+
+    adapter: Adapter
+    inputs: Mapping[str, Any]
+    beams: int
 
 
 class Session:
@@ -34,15 +47,23 @@ class Session:
         image_positions: ImagePositions | None,
         adapter: Adapter,
         stop_early: bool = False,
+        per_head: bool = False,
     ) -> None:
         if queries not in get_args(Queries):
             raise InvalidInputError(f'queries={queries!r} is unknown. Choose "last", "generated" or "all".')
         if top_k is not None and top_k < 0:
             raise InvalidInputError(f"top_k={top_k} is negative. Give the number of patches to mark, or None.")
         self.layers: tuple[int, ...] = resolve_layers(layers, adapter)
-        self._queries = queries
+        self.queries: Queries = queries
         self._prompt = PromptTracker(adapter, image_positions)
-        self._recorder = Recorder(self.layers, top_k, ranks_of(adapter.model))
+        ranks = ranks_of(adapter.model)
+        if per_head and ranks is not None:
+            raise CaptureError(
+                "per_head=True under tensor parallelism would keep this process's heads only. Leave it out."
+            )
+        self.per_head = per_head
+        self._adapter = adapter
+        self._recorder = Recorder(self.layers, top_k, ranks, per_head)
         # generate() of a PEFT model calls the model inside, so that is the one to watch.
         self._watch = Watch(adapter.model, adapter, self.layers, queries, self._prompt, self._recorder, stop_early)
 
@@ -79,6 +100,71 @@ class Session:
         return self._recorder.masks()
 
     @property
+    def heads(self) -> Tensor:
+        """Each head's softmax probability: [layers, heads, batch, queries, image tokens], as :attr:`attention`.
+
+        Raises:
+            CaptureError: heads were not kept, or the layers have different numbers of them.
+        """
+        if not self.per_head:
+            raise CaptureError("heads were not kept; open the session with per_head=True.")
+        self._require_rows()
+        return self._recorder.heads()
+
+    def evidence(
+        self,
+        images: Any,
+        processor: Any,
+        query: int | Sequence[int] = 0,
+        row: int = 0,
+        *,
+        question: str | None = None,
+        lam: float = 10.0,
+        sigma: float = 0.5,
+        alpha: float = 0.5,
+    ) -> Evidence | list[Evidence]:
+        """Where the model looked, from a captured row, or from the mean of several.
+
+        Args:
+            images: what the prompt showed: a picture, or a sequence of them; for a batch of prompts a sequence with one
+                such item for each. Anything that :func:`vea_sdk.evidence.load_image` takes.
+            processor: the one that made the inputs.
+            query: which row (with ``queries="all"``, row j decides token j of the answer), or several, such as
+                ``word.rows``.
+            row: which sequence of the batch.
+            question, lam, sigma, alpha: fields of the evidence.
+
+        Returns:
+            One Evidence for a single picture, else one for each.
+
+        Raises:
+            InvalidInputError: there is no such row or sequence, or the images are not those of the batch.
+            GeometryError: the images do not account for the prompt's image tokens.
+            CaptureError: nothing was captured, or what was fed is not known.
+        """
+        from vea_sdk.capture.evidence import of_session
+
+        return of_session(self, images, processor, query, row, question=question, lam=lam, sigma=sigma, alpha=alpha)
+
+    def words(self, ids: Any, tokenizer: Any, row: int = 0, *, images: Any = None, processor: Any = None) -> list[Word]:
+        """The words of an answer, each with the rows of the session that decided it.
+
+        Args:
+            ids: what ``generate()`` returned, [batch, tokens] or [tokens], with the prompt or without.
+            tokenizer: the model's tokenizer, or a processor that holds one.
+            row: which sequence of the batch.
+            images, processor: as for :meth:`evidence`; with them, every word has its ``evidence``.
+
+        Raises:
+            CaptureError: the rows do not belong to words: a session without ``queries="all"`` or "generated", beam
+                search.
+            InvalidInputError: the ids are not those of the session.
+        """
+        from vea_sdk.capture.words import of_session
+
+        return of_session(self, ids, tokenizer, row, images, processor)
+
+    @property
     def image_index(self) -> Tensor:
         """Key positions of the image tokens in the prompt, [batch, image tokens] int64, -1 for none."""
         self._require_rows()
@@ -96,6 +182,15 @@ class Session:
         tokens = (self.image_index >= 0).sum(1).to(figures.device)
         return row_stats(figures, tokens, visible, self._prompt.cross_attention)
 
+    @property
+    def prompt(self) -> Prompted:
+        """What the rows are about: the inputs of the prompt, and what is known of the model.
+
+        Raises CaptureError when no pass ran inside the session.
+        """
+        self._require_rows()
+        return Prompted(self._adapter, self._watch.prompt_inputs, self._watch.beams)
+
     def _require_rows(self) -> None:
         if self._prompt.missing is not None:
             raise self._prompt.missing
@@ -106,8 +201,8 @@ class Session:
             )
         if not self._recorder.complete():
             raise CaptureError(
-                f'no row was captured for queries="{self._queries}": the prompt ran, but '
-                + ("no generated token was fed back." if self._queries == "generated" else "not every layer did.")
+                f'no row was captured for queries="{self.queries}": the prompt ran, but '
+                + ("no generated token was fed back." if self.queries == "generated" else "not every layer did.")
             )
 
 
@@ -118,6 +213,7 @@ def capture(
     top_k: int | None = None,
     image_positions: ImagePositions | None = None,
     adapter: Adapter | type[Adapter] | None = None,
+    per_head: bool = False,
 ) -> Session:
     """Capture a(l)[t] = mean_h softmax(q·k)[t] of one query token over the image tokens while the model runs.
 
@@ -136,12 +232,14 @@ def capture(
         image_positions: key positions of the image tokens, [batch, M] (-1 = none) or a bool mask, for callers with
             ``inputs_embeds`` and for models whose ids do not show them.
         adapter: an adapter (or its class) instead of the registered one.
+        per_head: also keep every head by itself, in ``session.heads``.
 
     Raises:
         UnsupportedModelError: when no adapter serves the model.
         LayerError: when ``layers`` cannot be resolved.
     """
-    return Session(model, layers, queries, top_k, image_positions, adapter_for(model, adapter, image_positions))
+    known = adapter_for(model, adapter, image_positions)
+    return Session(model, layers, queries, top_k, image_positions, known, per_head=per_head)
 
 
 def adapter_for(

@@ -77,6 +77,8 @@ class Watch:
         # Encoder and decoder have ids and padding each; generate() runs the encoder alone, before any pass.
         self._encoder_embedding = adapter.encoder_embedding
         self._encoder_ids: Tensor | None = None
+        self.prompt_inputs: dict[str, Any] = {}  # what the prompt was fed, by name; kept for whoever lays it out
+        self.beams = 1
         self._decoder_prefix = adapter.decoder_prefix
         self._compiled = CompiledPasses(self._runs, recorder, self._hooks.values())
 
@@ -235,6 +237,8 @@ class Watch:
         layers: the graph then breaks at the hooks, which run as ever. ``outside`` is the module whose hooks run before
         and after the graph, if any do."""
         embeds, ids = fed.get("inputs_embeds"), fed.get("input_ids")
+        if self._recorder.per_head:
+            return False
         unknown = set(CACHE_NAMES).isdisjoint(names) or not isinstance(ids if embeds is None else embeds, Tensor)
         if unknown or self._decoder_prefix or self._adapter.merged_attention or self._runs.looped:
             return False
@@ -255,6 +259,7 @@ class Watch:
             assert self._prompt.image_index is not None
             self._recorder.start(self._prompt.image_index)
             self._generated = 0
+            self._keep_prompt()
         else:
             self._generated += 1
         if self._queries != "last" and (phase := interception.PHASE.get()) is not None and phase.name == "assisted":
@@ -275,6 +280,16 @@ class Watch:
                 if layer in self._stepping:
                     self.steps[self._stepping[layer]] = read, row, kept
             self._offered = tuple(self.steps)
+
+    def _keep_prompt(self) -> None:
+        """Remember what was fed, without the cache: generate() knows all of it, a pass by itself what it was given."""
+        call = interception.CALL.get()
+        inputs = self._fed if call is None else {**self._fed, **call.inputs}
+        self.prompt_inputs = {name: value for name, value in inputs.items() if isinstance(value, Tensor | list)}
+        options = {} if call is None else call.inputs
+        sources = (options.get("generation_config"), getattr(self._model, "generation_config", None))
+        configured = next((n for n in (getattr(one, "num_beams", None) for one in sources) if n), 1)
+        self.beams = int(options.get("num_beams") or configured) if call is not None else 1
 
     def _forget_steps(self) -> None:
         self._offered = ()

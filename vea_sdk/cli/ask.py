@@ -11,7 +11,7 @@ from vea_sdk import tiny
 from vea_sdk.cli.output import JsonFlag, OutFolder, parse_layers, progress, report, save_picture, seconds
 from vea_sdk.evidence import Evidence
 from vea_sdk.loading import load
-from vea_sdk.pipeline import VLM
+from vea_sdk.pipeline import VLM, Mode
 
 TINY = "tiny"
 """What ``--model`` and ``--data`` call the embedded model and its held-out pictures."""
@@ -34,7 +34,7 @@ def ask(
     question: QuestionArgument,
     model: ModelOption,
     layers: LayersOption = "profiled",
-    mode: Annotated[str, typer.Option("--mode", help="highlight, or none to ask once.")] = "highlight",
+    mode: Annotated[Mode, typer.Option("--mode", help="highlight, or none to ask once.")] = "highlight",
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 64,
     attend_with: AttendWithOption = None,
     device: DeviceOption = None,
@@ -43,20 +43,16 @@ def ask(
     as_json: JsonFlag = False,
 ) -> None:
     """Ask MODEL about IMAGE, highlight where it looked, and ask again."""
-    if mode not in ("highlight", "none"):
-        raise typer.BadParameter(f"{mode!r} is unknown: highlight or none.", param_hint="--mode")
     vlm = load_model(model, layers, device, dtype, attend_with)
     with progress("asking"):
-        answer = vlm.ask(image, question, mode=mode, max_new_tokens=max_new_tokens)  # type: ignore[arg-type]
-    evidence = answer.evidence
-    assert isinstance(evidence, Evidence)
+        answer = vlm.ask(image, question, mode=mode, max_new_tokens=max_new_tokens)
     fields: dict[str, Any] = {
         "question": question,
         "baseline": answer.baseline,
         "answer": answer.text,
         "mode": mode,
     }
-    fields |= _shown(evidence, image, out, highlighted=mode == "highlight")
+    fields |= _shown(answer.evidence, image, out, highlighted=mode == "highlight")
     report(fields | {"timings": seconds(answer.timings)}, as_json)
 
 

@@ -28,7 +28,7 @@ from vea_sdk.evaluation.methods import Method, resolve_methods
 from vea_sdk.evaluation.plot import can_draw, draw
 from vea_sdk.evaluation.scoring import Seen
 from vea_sdk.grounding.metrics import Rule
-from vea_sdk.journal import write_whole
+from vea_sdk.whole_file import write_whole
 
 
 def evaluate(

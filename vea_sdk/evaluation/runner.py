@@ -20,6 +20,7 @@ from vea_sdk.grounding.metrics import Rule, patch_labels
 from vea_sdk.grounding.samples import Sample, check_boxes
 from vea_sdk.journal import Journal
 from vea_sdk.pipeline import VLM
+from vea_sdk.prompts import fill
 
 _Item = tuple[str, Sample | Record]
 
@@ -170,7 +171,7 @@ def _ask(
     for method in methods:
         pictures = [method.picture(evidence, vlm.layers) for evidence in looked]
         template = vlm.highlight_prompt if method.pointing else vlm.plain_prompt
-        prompts = [template.format(question=question) for question in questions]
+        prompts = [fill(template, question) for question in questions]
         answers = vlm.answer_many(pictures, prompts, max_new_tokens=max_new_tokens)
         for row, answer, evidence, positive in zip(rows, answers, looked, labels, strict=True):
             scores = method.token_scores(evidence, vlm.layers)

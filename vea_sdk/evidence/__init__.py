@@ -2,20 +2,24 @@
 
 from vea_sdk.evidence.denoise import denoise
 from vea_sdk.evidence.highlight import highlight
-from vea_sdk.evidence.images import load_image
-from vea_sdk.evidence.maps import build_map, layout_map
+from vea_sdk.evidence.images import is_single, load_image
+from vea_sdk.evidence.maps import build_map, layout_map, look_map
 from vea_sdk.evidence.normalize import normalize
 from vea_sdk.evidence.overlay import overlay
+from vea_sdk.evidence.regions import Region
 from vea_sdk.evidence.result import Evidence
 from vea_sdk.evidence.smooth import smooth
 
 __all__ = [
     "Evidence",
+    "Region",
     "build_map",
     "denoise",
     "highlight",
+    "is_single",
     "layout_map",
     "load_image",
+    "look_map",
     "normalize",
     "overlay",
     "smooth",

@@ -2,32 +2,64 @@
 
 from __future__ import annotations
 
+import io
+import struct
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
+from torch import Tensor
 
 from vea_sdk.errors import ImageError
+from vea_sdk.evidence.sources import Bytes, content_of
 
-ImageSource = str | Path | Image.Image | NDArray[Any]
+ImageSource = str | Path | Image.Image | NDArray[Any] | Tensor | Bytes | IO[bytes]
 
 MAX_PIXELS = 100_000_000
 """Pictures with more pixels are refused unless ``max_pixels`` says otherwise: decoded, they take 3 bytes each."""
 
+FORMATS = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM"]
+"""File formats that are opened, by Pillow's names; add those of a plugin. Others start programs (EPS) or are no
+pictures of one page."""
+
 _CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
+_ORIENTATION = 274  # EXIF's tag
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
-def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image:
+# What Pillow's decoders raise on broken files, beside OSError.
+_BROKEN = (OSError, ValueError, SyntaxError, RuntimeError, TypeError, struct.error, EOFError, MemoryError, IndexError)
+
+
+def is_single(image: object) -> bool:
+    """Whether this is one picture, not a sequence of them."""
+    return not isinstance(image, Sequence) or isinstance(image, str | bytes | bytearray | memoryview)
+
+
+def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS, fetch: bool = False) -> Image.Image:
     """Open a picture and make it RGB, upright, with white behind what is transparent.
 
     EXIF orientation is applied. Of an animation, a file gives its first frame and a PIL picture its current one.
     The conversions are those of :func:`to_rgb`.
 
     Args:
-        source: a path, a PIL picture, or an array [H, W] or [H, W, 1 to 4 channels]: bool, uint8, uint16, or float.
+        source: a path, a ``file://`` or ``data:`` URL, an http(s) address with ``fetch=True``; a file's bytes, or an
+            open binary file; a PIL picture; an array [H, W] or [H, W, 1 to 4 channels], or a tensor of these shapes or
+            [1 to 4 channels, H, W] where the last side is no number of channels: bool, uint8, uint16, or float.
         max_pixels: the largest height · width; a file's is checked before it is decoded.
+        fetch: whether an http(s) address may be fetched.
 
     Returns:
         A new RGB picture; the source stays as it was.
@@ -35,13 +67,21 @@ def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image
     Raises:
         ImageError: nothing there or not readable, 0 pixels, more than ``max_pixels``, or of an unsupported kind.
     """
-    if isinstance(source, str | Path):
-        return _load_file(Path(source), max_pixels)
     if isinstance(source, Image.Image):
-        return _prepared(source, max_pixels)
+        return _decoded(source, "the PIL picture", max_pixels)
+    if isinstance(source, Tensor):
+        source = _from_tensor(source)
     if isinstance(source, np.ndarray):
         return _prepared(_from_array(source, max_pixels), max_pixels)
-    raise ImageError(f"A {type(source).__name__} is no picture. Pass a path, a PIL picture or a numpy array [H, W, 3].")
+    name, content = content_of(source, fetch)
+    try:
+        opened = Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=_formats())
+    except Image.DecompressionBombError as error:
+        raise _beyond_pil(name, error, max_pixels) from error
+    except _BROKEN as error:
+        raise ImageError(f"{name} cannot be read as a picture: {error or type(error).__name__}") from error
+    with opened:
+        return _decoded(opened, name, max_pixels)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -68,29 +108,44 @@ def to_rgb(image: Image.Image) -> Image.Image:
         raise ImageError(f"A picture of mode {image.mode} cannot be made RGB: {error}. Convert it first.") from error
 
 
-def _load_file(path: Path, max_pixels: int) -> Image.Image:
-    if str(path).startswith(("http:/", "https:/")):
-        raise ImageError(f"{str(path)!r} is an address. Download the picture and pass the file.")
+def _formats() -> list[str]:
+    """Those of ``FORMATS`` that this Pillow can open."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _decoded(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
+    """Decode a picture, which Pillow may have left for later."""
     try:
-        with Image.open(path) as image:
-            return _prepared(image, max_pixels)
+        return _prepared(image, max_pixels)
     except ImageError as error:
-        raise ImageError(f"{str(path)!r}: {error}") from error
+        raise ImageError(f"{name}: {error}") from error
     except Image.DecompressionBombError as error:
-        raise ImageError(
-            f"{str(path)!r}: {error} The cap here is max_pixels={max_pixels}; beyond PIL's own limit, raise "
-            "PIL.Image.MAX_IMAGE_PIXELS too, or shrink the picture."
-        ) from error
-    except FileNotFoundError as error:
-        raise ImageError(f"There is no file {str(path)!r}.") from error
-    except (OSError, ValueError, SyntaxError) as error:  # what PIL's decoders raise on broken files
-        raise ImageError(f"{str(path)!r} cannot be read as a picture: {error}") from error
+        raise _beyond_pil(name, error, max_pixels) from error
+    except _BROKEN as error:
+        raise ImageError(f"{name} cannot be read as a picture: {error or type(error).__name__}") from error
+
+
+def _beyond_pil(name: str, error: Exception, max_pixels: int) -> ImageError:
+    return ImageError(
+        f"{name}: {error} The cap here is max_pixels={max_pixels}; beyond PIL's own limit, raise "
+        "PIL.Image.MAX_IMAGE_PIXELS too, or shrink the picture."
+    )
 
 
 def _prepared(image: Image.Image, max_pixels: int) -> Image.Image:
     _check_size(image.height, image.width, max_pixels)
-    upright = ImageOps.exif_transpose(image)  # a copy, decoded
-    return to_rgb(upright)
+    # Only this tag is read: one that is malformed beside it says nothing about how the picture stands.
+    turn = _UPRIGHT.get(_orientation(image))
+    return to_rgb(image.copy() if turn is None else image.transpose(turn))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION)
+    except (SyntaxError, ValueError, struct.error, TypeError, KeyError, OSError):
+        return 1
+    return value if isinstance(value, int) else 1
 
 
 def _check_size(height: int, width: int, max_pixels: int) -> None:
@@ -101,6 +156,17 @@ def _check_size(height: int, width: int, max_pixels: int) -> None:
             f"A picture of {height}x{width} pixels (height x width) is above the cap of {max_pixels}. Shrink it, or "
             f"pass max_pixels={height * width}."
         )
+
+
+def _from_tensor(tensor: Tensor) -> NDArray[Any]:
+    """As an array, channels last."""
+    values = tensor.detach().cpu()
+    if values.dtype == torch.bfloat16:
+        values = values.float()
+    array: NDArray[Any] = values.numpy()
+    if array.ndim == 3 and array.shape[2] not in _CHANNELS and array.shape[0] in _CHANNELS:
+        array = array.transpose(1, 2, 0)
+    return array
 
 
 def _from_array(array: NDArray[Any], max_pixels: int) -> Image.Image:

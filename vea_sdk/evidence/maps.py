@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vea_sdk.adapters.geometry import ImageLayout, PatchGrid
+from vea_sdk.adapters.geometry import ImageLayout
 from vea_sdk.errors import GeometryError, InvalidInputError
 from vea_sdk.evidence.arrays import ArrayT, check_image_hw, device_of, like, to_numpy
 from vea_sdk.evidence.compiled import kernels_for
@@ -94,6 +94,43 @@ def layout_map(
         GeometryError: the number of scores is not ``layout.n_tokens``.
         NaNAttentionError: the scores hold NaN.
     """
+    height, width = canvas_size(layout, canvas)
+    sigma_px = sigma_in_pixels(sigma if smooth else 0.0, height, width)
+    return _laid_out(scores, layout, canvas, lam if denoise else None, lambda down, across: (sigma_px, sigma_px))
+
+
+def look_map(
+    scores: ArrayT, layout: ImageLayout, lam: float = 10.0, sigma: float | None = None, canvas: Canvas = "original"
+) -> ArrayT:
+    """Where to look: normalize(Σ_g By(g) · denoise(E(g)) / cell area(g) · Bx(g)ᵀ), each grid smoothed by half a cell.
+
+    :func:`layout_map` for people. The method's σ, half the shorter side, makes a map that highlights well and hardly
+    shows a place; here the Gaussian's standard deviation is half a cell's height and half a cell's width of each grid,
+    so that the peak lies in or beside the highest cells.
+
+    Args:
+        scores: [n_tokens] of one picture, separators included, numpy or torch.
+        layout: how the picture became tokens.
+        lam: λ of :func:`denoise`, applied to each grid.
+        sigma: one σ for all instead, as in :func:`smooth`.
+        canvas: as in :func:`layout_map`.
+
+    Returns, raises: as :func:`layout_map`.
+    """
+    if sigma is not None:
+        return layout_map(scores, layout, lam, sigma, canvas=canvas)
+    return _laid_out(scores, layout, canvas, lam, lambda down, across: (down / 2, across / 2))
+
+
+def _laid_out(
+    scores: ArrayT,
+    layout: ImageLayout,
+    canvas: Canvas,
+    lam: float | None,
+    sigma_px: Callable[[float, float], tuple[float, float]],
+) -> ArrayT:
+    """The normalised sum of the grids' densities, denoised where λ is given; ``sigma_px``: the standard deviation down
+    and across, from the height and width of a cell in pixels of the canvas."""
     values = to_numpy("scores", scores, ndim=1)
     if len(values) != layout.n_tokens:
         raise GeometryError(
@@ -101,17 +138,17 @@ def layout_map(
             "this one picture, separators included."
         )
     height, width = canvas_size(layout, canvas)
-    sigma_px = sigma_in_pixels(sigma if smooth else 0.0, height, width)
     parts = []
     for grid in layout.grids:
         cells = values[grid.token_index]
-        if denoise:
+        if lam is not None:
             cells = denoised(cells, lam)
         # Relative to the first grid: a common factor is normalised away, and a single grid keeps its very numbers.
-        density = cells * cells.dtype.type(_cell_area(layout.grids[0]) / _cell_area(grid))
+        density = cells * cells.dtype.type(layout.grids[0].cell_area / grid.cell_area)
         x0, y0, x1, y1 = on_canvas(grid.region, layout, canvas)
-        down = Side(grid.rows, height, sigma_px, *_snapped(y0, y1, height))
-        across = Side(grid.cols, width, sigma_px, *_snapped(x0, x1, width))
+        sigma_y, sigma_x = sigma_px((y1 - y0) / grid.rows, (x1 - x0) / grid.cols)
+        down = Side(grid.rows, height, sigma_y, *_snapped(y0, y1, height))
+        across = Side(grid.cols, width, sigma_x, *_snapped(x0, x1, width))
         parts.append((density, down, across))
     return like(_normalized_sum(parts, device_of(scores)), scores)
 
@@ -146,11 +183,6 @@ def on_canvas(
     scale_x, scale_y = width / (right - left), height / (bottom - top)
     x0, y0, x1, y1 = box
     return (x0 - left) * scale_x, (y0 - top) * scale_y, (x1 - left) * scale_x, (y1 - top) * scale_y
-
-
-def _cell_area(grid: PatchGrid) -> float:
-    x0, y0, x1, y1 = grid.region
-    return (x1 - x0) * (y1 - y0) / (grid.rows * grid.cols)
 
 
 def _snapped(start: float, stop: float, size: int) -> tuple[float, float]:

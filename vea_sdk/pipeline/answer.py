@@ -3,30 +3,107 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import cached_property
+from typing import Any, Generic, Literal
 
 from PIL import Image
+from typing_extensions import TypeVar
 
+from vea_sdk.capture.words import Word
+from vea_sdk.errors import InvalidInputError
 from vea_sdk.evidence import Evidence
+from vea_sdk.pipeline import answer_dict
+from vea_sdk.pipeline.words import KeptWords, NoWords, WordSource
 
 Mode = Literal["none", "highlight"]
 
+E = TypeVar("E", default="Evidence | list[Evidence]")
+"""What the evidence of an answer is: one, or a list where several pictures were given."""
 
-@dataclass(frozen=True)
-class Answer:
+
+@dataclass(frozen=True, eq=False)
+class Answer(Generic[E]):
     """What the model said, before and after it was shown its own evidence.
 
-    ``evidence`` is one per picture: a single one, or a list when several pictures were given, and so is
-    ``highlighted``, the pictures of the second question (None in mode "none"). ``timings`` are seconds per stage.
+    ``text``, ``baseline``: the last answer and the first; the same one in mode "none".
+    ``evidence``: one per picture, a single one or a list where several were given; None where the tokens of the
+    picture have no place on it and the mode is "none".
+    ``highlighted``: likewise the pictures of the second question, None in mode "none".
+    ``prompt``, ``baseline_prompt``: the texts that were sent for each of them.
+    ``certainty``: exp(Σ log softmax(raw logits)[token]) over the answer's tokens, its end token included;
+    ``certainty_per_token``: the same to the power of 1 / tokens; ``baseline_certainty``: of the first answer. None
+    where ``generate()`` gives no logits.
+    ``finished``: whether the answer came to its end, and was not cut at ``max_new_tokens``.
+    ``timings``: seconds per stage, of the whole batch where several were asked together.
+    ``highlighted_images``: which pictures of the conversation ``highlighted`` shows, counted from 0.
+    ``outputs``: what ``generate()`` returned for each question, where ``return_dict_in_generate`` asked for it.
     """
 
     text: str
     baseline: str
-    evidence: Evidence | list[Evidence]
+    evidence: E
     mode: Mode
     highlighted: Image.Image | list[Image.Image] | None = None
     timings: dict[str, float] = field(default_factory=dict)
+    prompt: str = ""
+    baseline_prompt: str = ""
+    certainty: float | None = None
+    certainty_per_token: float | None = None
+    baseline_certainty: float | None = None
+    finished: bool = True
+    outputs: dict[str, Any] = field(default_factory=dict, repr=False)
+    highlighted_images: tuple[int, ...] = ()
+    word_source: WordSource | KeptWords | NoWords = field(default_factory=NoWords, repr=False)
+    baseline_word_source: WordSource | KeptWords | NoWords = field(default_factory=NoWords, repr=False)
+
+    @cached_property
+    def words(self) -> list[Word]:
+        """The words of ``text``, each with its certainty and the evidence of the row that decided it.
+
+        Raises CaptureError where the rows of its tokens could not be had, and says why.
+        """
+        return self.word_source.words()
+
+    @cached_property
+    def baseline_words(self) -> list[Word]:
+        """The same of ``baseline``."""
+        return self.words if self.baseline_word_source is self.word_source else self.baseline_word_source.words()
+
+    def to_dict(self, words: bool = True) -> dict[str, Any]:
+        """Everything but the pixels, as plain numbers, lists and dictionaries, ready for JSON.
+
+        ``words``: whether to put in the words with their rows, where they can be had.
+        """
+        return answer_dict.to_dict(self, words)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], images: Sequence[Image.Image]) -> Answer[Any]:
+        """What :meth:`to_dict` gave, with the pictures of its evidence, in order; the highlighted ones are made anew.
+
+        Raises InvalidInputError for anything else, and for a number of pictures that is another.
+        """
+        return answer_dict.from_dict(values, images)
+
+    def words_at(self, x: float, y: float, image: int = 0) -> list[tuple[Word, float]]:
+        """The words with the attention that each paid to the patch at a point of a picture, the highest first.
+
+        Args:
+            x, y: in original pixels.
+            image: which picture, where several were given.
+
+        Raises:
+            InvalidInputError: the point lies outside the picture, or there is no such picture.
+            CaptureError: as for :attr:`words`.
+        """
+        rated = []
+        for word in self.words:
+            of_word = word.evidence if isinstance(word.evidence, list) else [word.evidence]
+            if not 0 <= image < len(of_word):
+                raise InvalidInputError(f"image={image} is none of the {len(of_word)} pictures, counted from 0.")
+            rated.append((word, of_word[image].score_at(x, y)))
+        return sorted(rated, key=lambda pair: -pair[1])
 
 
 class Clock:

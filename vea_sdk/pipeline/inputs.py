@@ -1,65 +1,73 @@
-"""Pictures and prompts → what a model is fed."""
+"""Pictures and conversations → what a model is fed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vea_sdk.errors import InvalidInputError
+from vea_sdk.adapters import Adapter
+from vea_sdk.errors import InvalidInputError, UnsupportedModelError
 from vea_sdk.evidence.fused import highlight_tensor
-from vea_sdk.evidence.images import ImageSource, load_image
+from vea_sdk.evidence.images import ImageSource, is_single, load_image
+from vea_sdk.pipeline.conversation import Conversation
+from vea_sdk.prompts import shortened
 
 Images = ImageSource | Sequence[ImageSource]
 
 
-def is_single(image: object) -> bool:
-    """Whether this is one picture, not a sequence of them."""
-    return not isinstance(image, Sequence) or isinstance(image, str)
-
-
-def load_pictures(image: Images, max_pixels: int) -> list[Image.Image]:
+def load_pictures(image: Images, max_pixels: int, fetch: bool = False) -> list[Image.Image]:
     """The pictures of one question, RGB and upright."""
     sources: Sequence[ImageSource] = [image] if is_single(image) else image  # type: ignore[assignment, list-item]
     if not sources:
         raise InvalidInputError("no picture was given; pass at least one.")
-    return [load_image(source, max_pixels=max_pixels) for source in sources]
+    return [load_image(source, max_pixels=max_pixels, fetch=fetch) for source in sources]
 
 
 def one_each(
-    images: Sequence[ImageSource], texts: Sequence[str], what: str, max_pixels: int
+    images: Sequence[Images], texts: Sequence[str], what: str, max_pixels: int, fetch: bool = False
 ) -> list[list[Image.Image]]:
-    """The pictures of a batch, one to each of ``texts``, which errors call ``what``."""
-    if len(images) != len(texts):
-        raise InvalidInputError(f"{len(images)} pictures and {len(texts)} {what}: give one to each picture.")
-    return [load_pictures(image, max_pixels) for image in images]
+    """The pictures of a batch, one item to each of ``texts``, which errors call ``what``."""
+    if isinstance(texts, str) or len(images) != len(texts):
+        given = 1 if isinstance(texts, str) else len(texts)
+        raise InvalidInputError(f"{len(images)} pictures and {given} {what}: give a list with one to each picture.")
+    return [load_pictures(image, max_pixels, fetch) for image in images]
 
 
 def model_inputs(
     model: nn.Module,
     processor: Any,
-    pictures: Sequence[Sequence[Image.Image]],
-    prompts: Sequence[str],
+    adapter: Adapter | None,
+    conversations: Sequence[Conversation],
     gains: Sequence[Sequence[Tensor]] | None = None,
 ) -> Any:
-    """Model inputs of one user turn per row, on the model's device and in its dtype.
+    """Model inputs of a conversation per row, on the model's device and in its dtype.
 
     Args:
         model: whose device and dtype they get.
         processor: its processor.
-        pictures: of each row.
-        prompts: of each row; several are padded on the left.
+        adapter: what is known of the model; without a chat template, it knows how the model is prompted.
+        conversations: of each row; several are padded on the left.
         gains: what to multiply ``pixel_values`` by, see :func:`vea_sdk.evidence.fused.highlight_tensor`.
 
     Raises:
+        InvalidInputError: a text holds a placeholder of pictures, and this tokenizer cannot take it for text.
+        UnsupportedModelError: several turns without a chat template.
         Inexact: when multiplying them is not the same as highlighting the pictures.
     """
-    padding: dict[str, Any] = {"padding": True, "padding_side": "left"} if len(prompts) > 1 else {}
-    prepare = _from_chat_template if _has_chat_template(processor) else _from_plain_text
-    inputs = prepare(processor, pictures, prompts, padding)
+    template = chat_template(processor)
+    padding: dict[str, Any] = {"padding": True, "padding_side": "left"} if len(conversations) > 1 else {}
+    found = _placeholders(processor, adapter, conversations)
+    if template is None:
+        if found:
+            raise _placeholder_error(found)
+        inputs = _from_plain_text(processor, adapter, conversations, padding)
+    else:
+        inputs = _from_chat_template(processor, template, conversations, padding, found)
     device = entry_device(model)
     if gains is not None:  # before the model's dtype rounds the pixels
         inputs["pixel_values"] = highlight_tensor(inputs["pixel_values"].to(device), gains, processor)
@@ -75,36 +83,90 @@ def entry_device(model: nn.Module) -> torch.device:
     return torch.device(next((device for device in hooks if device is not None), "cpu"))
 
 
+def chat_template(processor: Any) -> str | None:
+    """The processor's chat template, else its tokenizer's; of several the one called "default".
+
+    Raises InvalidInputError where there are several and none is called so.
+    """
+    for owner in (processor, getattr(processor, "tokenizer", None)):
+        template = getattr(owner, "chat_template", None)
+        if isinstance(template, Mapping) and template:
+            if len(template) > 1 and "default" not in template:
+                raise InvalidInputError(
+                    f'the {type(owner).__name__} has {len(template)} chat templates and none called "default": '
+                    f"{', '.join(template)}. Set its chat_template to one of them."
+                )
+            return str(template.get("default", next(iter(template.values()))))
+        if template:
+            return str(template)
+    return None
+
+
 def _from_chat_template(
-    processor: Any, pictures: Sequence[Sequence[Image.Image]], prompts: Sequence[str], padding: dict[str, Any]
+    processor: Any,
+    template: str,
+    conversations: Sequence[Conversation],
+    padding: dict[str, Any],
+    placeholders: Sequence[str],
 ) -> Any:
-    turns = []
-    for row, prompt in zip(pictures, prompts, strict=True):
-        shown = [{"type": "image", "image": picture} for picture in row]
-        turns.append([{"role": "user", "content": [*shown, {"type": "text", "text": prompt}]}])
-    return processor.apply_chat_template(
-        turns if padding else turns[0],
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-        **({"processor_kwargs": padding} if padding else {}),
-    )
+    # The template's rendering may take parts out of the turns it is given.
+    turns = [[dict(message) for message in conversation.messages] for conversation in conversations]
+    options: dict[str, Any] = {"processor_kwargs": padding} if padding else {}
+    if placeholders:
+        if "sanitize_control_tokens" not in inspect.signature(processor.apply_chat_template).parameters:
+            raise _placeholder_error(placeholders)
+        options["sanitize_control_tokens"] = True
+    try:
+        return processor.apply_chat_template(
+            turns if padding else turns[0],
+            chat_template=template,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            **options,
+        )
+    except (ValueError, IndexError, NotImplementedError, RuntimeError) as error:
+        if not placeholders:
+            raise
+        raise _placeholder_error(placeholders) from error
 
 
 def _from_plain_text(
-    processor: Any, pictures: Sequence[Sequence[Image.Image]], prompts: Sequence[str], padding: dict[str, Any]
+    processor: Any, adapter: Adapter | None, conversations: Sequence[Conversation], padding: dict[str, Any]
 ) -> Any:
-    rows = zip(pictures, prompts, strict=True)
-    texts = [processor.image_token * len(row) + "\n" + prompt for row, prompt in rows]
-    return processor(
-        images=[list(row) for row in pictures] if padding else list(pictures[0]),
-        text=texts if padding else texts[0],
-        return_tensors="pt",
-        **padding,
+    longest = max(len(conversation.messages) for conversation in conversations)
+    if longest > 1:
+        raise UnsupportedModelError(
+            f"{longest} messages need a chat template, and neither this {type(processor).__name__} nor its tokenizer "
+            "has one. Set processor.chat_template, or ask in a single turn."
+        )
+    pictures = [conversation.pictures for conversation in conversations]
+    texts = [conversation.text for conversation in conversations]
+    if adapter is None:
+        raise UnsupportedModelError(
+            f"this {type(processor).__name__} has no chat template, and no adapter knows how its model is prompted. "
+            "Set processor.chat_template, or pass adapter=."
+        )
+    return adapter.prepare(processor, pictures, texts, padding)
+
+
+def _placeholders(processor: Any, adapter: Adapter | None, conversations: Sequence[Conversation]) -> list[str]:
+    """The texts' own placeholders of pictures and videos, by which the processor would take a text for a picture."""
+    names = {getattr(processor, f"{kind}_token", None) for kind in ("image", "video", "boi", "eoi")}
+    tokenizer = getattr(processor, "tokenizer", processor)
+    if hasattr(tokenizer, "convert_ids_to_tokens"):
+        config = getattr(adapter, "config", None)
+        ids = [getattr(config, f"{kind}_token_id", None) for kind in ("image", "video")]
+        names |= {tokenizer.convert_ids_to_tokens(number) for number in ids if isinstance(number, int)}
+    texts = [text for conversation in conversations for text in conversation.texts]
+    tokens = sorted(str(name) for name in names if name)
+    return [name for name in tokens if any(name in text for text in texts)]
+
+
+def _placeholder_error(found: Sequence[str]) -> InvalidInputError:
+    return InvalidInputError(
+        f"the text holds {shortened(found[0])}, by which this model's prompts mark the place of a picture or video, "
+        "and its tokenizer cannot take it for text. Leave it out of the question: pictures are given as image= or as "
+        "parts of messages=."
     )
-
-
-def _has_chat_template(processor: Any) -> bool:
-    tokenizer = getattr(processor, "tokenizer", None)
-    return bool(getattr(processor, "chat_template", None) or getattr(tokenizer, "chat_template", None))

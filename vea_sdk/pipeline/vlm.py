@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from functools import cached_property
-from typing import Any, Literal, get_args, overload
+from typing import Any, TypedDict, get_args, overload
 
-from PIL import Image
-from torch import Tensor, nn
+from torch import nn
+from typing_extensions import Unpack
 
 from vea_sdk import adapters
 from vea_sdk.adapters import Adapter, ImageLayout
-from vea_sdk.adapters.canvas import Canvas
-from vea_sdk.capture import Session
+from vea_sdk.capture.evidence import Rows, evidence_of
 from vea_sdk.capture.layers import LayerSelection, resolve_layers
-from vea_sdk.errors import InvalidInputError
+from vea_sdk.errors import InvalidInputError, UnsupportedModelError
 from vea_sdk.evidence import Evidence
-from vea_sdk.evidence.fused import Inexact, gain_maps
-from vea_sdk.evidence.images import MAX_PIXELS, ImageSource
-from vea_sdk.pipeline.answer import Answer, Clock, Mode
-from vea_sdk.pipeline.attending import evidence_of, look, session_on
-from vea_sdk.pipeline.inputs import Images, entry_device, is_single, load_pictures, model_inputs, one_each
-from vea_sdk.pipeline.replay import replaying
-from vea_sdk.prompts import HIGHLIGHT_PROMPT, PLAIN_PROMPT
+from vea_sdk.evidence.images import MAX_PIXELS, ImageSource, is_single, load_image
+from vea_sdk.pipeline.answer import Answer, Mode
+from vea_sdk.pipeline.asking import Asking, HighlightOn
+from vea_sdk.pipeline.attending import look
+from vea_sdk.pipeline.constants import Constants
+from vea_sdk.pipeline.conversation import Asked, Conversation, Message, from_messages, one_turn
+from vea_sdk.pipeline.generation import Generation
+from vea_sdk.pipeline.inputs import Images, load_pictures, model_inputs, one_each
+from vea_sdk.prompts import HIGHLIGHT_PROMPT, PLAIN_PROMPT, Prompts, check_question
 
-HighlightOn = Literal["picture", "tensor"]
+
+class AskedOtherwise(TypedDict, total=False):
+    """What a call may say otherwise than :func:`wrap` did, but for the layers; see :class:`LookOptions`."""
+
+    lam: float
+    sigma: float
+    alpha: float
+    fetch: bool
+    prompt: str
+
+
+class LookOptions(AskedOtherwise, total=False):
+    """What a call may say otherwise than :func:`wrap` did.
+
+    ``layers``: those to read. ``lam``, ``sigma``, ``alpha``: λ, σ and α of the evidence. ``fetch``: whether pictures
+    may be fetched over http(s). ``prompt``: the text around the question: ``"method"`` (that of ``wrap``), ``"raw"``
+    (none; the default for ``messages``), or a text of your own with ``{question}``.
+    """
+
+    layers: LayerSelection
 
 
 class VLM:
@@ -45,67 +63,122 @@ class VLM:
         adapter: Adapter | type[Adapter] | None = None,
         max_pixels: int = MAX_PIXELS,
         attend_with: VLM | None = None,
+        fetch: bool = False,
     ) -> None:
-        for name, prompt in (("plain_prompt", plain_prompt), ("highlight_prompt", highlight_prompt)):
-            if "{question}" not in prompt:
-                raise InvalidInputError(f"{name}={prompt!r} has no place for the question: put {{question}} in it.")
+        self.constants = Constants(lam, sigma, alpha).checked()
+        self.prompts = Prompts(plain_prompt, highlight_prompt)
         self.model = model
         self.processor = processor
         if adapter is not None:
             self.adapter = adapter(model) if isinstance(adapter, type) else adapter
         self.attend_with = _delegate(attend_with, layers)
-        looks = self.attend_with
-        self.layers: tuple[int, ...] = looks.layers if looks else resolve_layers(layers, self.adapter)
-        self.lam = lam
-        self.sigma = sigma
-        self.alpha = alpha
-        self.plain_prompt = plain_prompt
-        self.highlight_prompt = highlight_prompt
+        self.layers: tuple[int, ...] = (
+            self.attend_with.layers if self.attend_with else resolve_layers(layers, self.adapter)
+        )
         self.max_pixels = max_pixels
+        self.fetch = fetch
 
     @cached_property
     def adapter(self) -> Adapter:
         """What is known of the model's architecture. A model that another one attends for may do without."""
         return adapters.find(self.model)
 
+    @property
+    def lam(self) -> float:
+        """λ of denoising."""
+        return self.constants.lam
+
+    @property
+    def sigma(self) -> float:
+        """σ of the highlight's smoothing."""
+        return self.constants.sigma
+
+    @property
+    def alpha(self) -> float:
+        """α of highlighting."""
+        return self.constants.alpha
+
+    @property
+    def plain_prompt(self) -> str:
+        """The text around a question that is asked first."""
+        return self.prompts.plain
+
+    @property
+    def highlight_prompt(self) -> str:
+        """The text around a question about a highlighted picture."""
+        return self.prompts.pointing
+
+    @property
+    def eye(self) -> VLM:
+        """The wrapped model that looks: this one, unless another one attends for it."""
+        return self.attend_with or self
+
     @overload
-    def attend(self, image: ImageSource, question: str) -> Evidence: ...  # type: ignore[overload-overlap]
+    def attend(  # type: ignore[overload-overlap]
+        self, image: ImageSource, question: str, *, heads: bool = ..., **options: Unpack[LookOptions]
+    ) -> Evidence: ...
     @overload
-    def attend(self, image: Sequence[ImageSource], question: str) -> list[Evidence]: ...
-    def attend(self, image: Images, question: str) -> Evidence | list[Evidence]:
+    def attend(
+        self, image: Sequence[ImageSource], question: str, *, heads: bool = ..., **options: Unpack[LookOptions]
+    ) -> list[Evidence]: ...
+    @overload
+    def attend(
+        self, *, messages: Sequence[Message], heads: bool = ..., **options: Unpack[LookOptions]
+    ) -> list[Evidence]: ...
+    def attend(
+        self,
+        image: Images | None = None,
+        question: str | None = None,
+        *,
+        messages: Sequence[Message] | None = None,
+        heads: bool = False,
+        **options: Unpack[LookOptions],
+    ) -> Evidence | list[Evidence]:
         """Where the model looks before it answers: e[i] = mean over the layers of a(l)[i] at the image tokens.
 
         Runs the prompt only up to the deepest selected layer, without the language-model head and without a cache.
 
         Args:
-            image: a path, picture or array; or a sequence of them, asked about together.
-            question: the question in plain words; it is put into ``plain_prompt``.
+            image: a picture, see :func:`vea_sdk.evidence.load_image`; or a sequence of them, asked about together.
+            question: the question in plain words; ``prompt`` says what stands around it.
+            messages: a conversation in Transformers' chat format instead of the two.
+            heads: whether to keep every head's attention, for :meth:`Evidence.of_head`.
+            **options: see :class:`LookOptions`.
 
         Returns:
-            One Evidence, or one per picture when a sequence was given.
+            One Evidence, or one per picture when a sequence or messages were given.
+
+        Raises:
+            InvalidInputError: something given cannot be used; nothing has run then.
         """
-        pictures = load_pictures(image, self.max_pixels)
-        evidence = self._attend([pictures], [question], self.layers)[0]
-        return evidence[0] if is_single(image) else evidence
+        asked = self._asked(image, question, messages, options)
+        evidence = self._attend([asked], self._layers(options.get("layers")), self._constants(options), heads)[0]
+        return evidence[0] if asked.single else evidence
 
     def attend_many(
-        self, images: Sequence[ImageSource], questions: Sequence[str], layers: LayerSelection | None = None
+        self,
+        images: Sequence[ImageSource],
+        questions: Sequence[str],
+        layers: LayerSelection | None = None,
+        **options: Unpack[AskedOtherwise],
     ) -> list[Evidence]:
         """:meth:`attend` for several questions in one padded batch, each about one picture of its own.
 
-        ``layers`` replaces the wrapped ones for this call, such as ``"all"`` for profiling.
+        Options as there; ``layers="all"`` serves profiling.
 
         Raises:
             InvalidInputError: when there are not as many questions as pictures.
         """
-        chosen = self.layers if layers is None else resolve_layers(layers, (self.attend_with or self).adapter)
-        pictures = one_each(images, questions, "questions", self.max_pixels)
-        if not pictures:
-            return []
-        return [one for (one,) in self._attend(pictures, questions, chosen)]
+        asked = self._asked_many(images, questions, options)
+        chosen, constants = self._layers(layers), self._constants(options)
+        return [one for (one,) in self._attend(asked, chosen, constants)] if asked else []
 
     def answer_many(
-        self, images: Sequence[ImageSource], prompts: Sequence[str], max_new_tokens: int = 64, **generate_kwargs: Any
+        self,
+        images: Sequence[ImageSource],
+        prompts: Sequence[str],
+        max_new_tokens: int | None = None,
+        **generate_kwargs: Any,
     ) -> list[str]:
         """What the model generates for finished prompts in one padded batch, each about one picture of its own.
 
@@ -114,125 +187,201 @@ class VLM:
         Raises:
             InvalidInputError: when there are not as many prompts as pictures.
         """
-        pictures = one_each(images, prompts, "prompts", self.max_pixels)
+        pictures = one_each(images, prompts, "prompts", self.max_pixels, self.fetch)
+        generation = Generation(self.model, generate_kwargs, max_new_tokens)
         if not pictures:
             return []
-        generate_kwargs = {"do_sample": False, "max_new_tokens": max_new_tokens, **generate_kwargs}
-        return self._generate(model_inputs(self.model, self.processor, pictures, prompts), generate_kwargs)
+        conversations = [one_turn(row, prompt) for row, prompt in zip(pictures, prompts, strict=True)]
+        inputs = self.inputs(conversations)
+        return [one.text for one in generation.run(self.processor, inputs, self.prompt_length(inputs))]
 
+    @overload
+    def ask(self, image: ImageSource, question: str, mode: Mode = ..., **options: Any) -> Answer[Evidence]: ...
+    @overload
+    def ask(
+        self, image: Sequence[ImageSource], question: str, mode: Mode = ..., **options: Any
+    ) -> Answer[list[Evidence]]: ...
+    @overload
+    def ask(self, *, messages: Sequence[Message], mode: Mode = ..., **options: Any) -> Answer[list[Evidence]]: ...
     def ask(
         self,
-        image: Images,
-        question: str,
+        image: Images | None = None,
+        question: str | None = None,
         mode: Mode = "highlight",
-        max_new_tokens: int = 64,
+        max_new_tokens: int | None = None,
         highlight_on: HighlightOn = "picture",
+        *,
+        messages: Sequence[Message] | None = None,
+        highlight_images: Sequence[int] | None = None,
+        words: bool = True,
+        prompt: str | None = None,
+        layers: LayerSelection | None = None,
+        lam: float | None = None,
+        sigma: float | None = None,
+        alpha: float | None = None,
+        fetch: bool | None = None,
         **generate_kwargs: Any,
-    ) -> Answer:
+    ) -> Answer[Any]:
         """Ask, look where the model looked, highlight that, and ask again.
 
-        The evidence is read while the first answer is generated, so it costs no pass of its own, unless another model
+        The evidence is read while the answers are generated, so it costs no pass of its own, unless another model
         attends. Mode "none" stops after the first answer.
 
-        ``highlight_on="tensor"`` highlights what the processor made of the pictures for the first question instead of
-        preparing highlighted ones for the second: within one 8-bit grey level of ``"picture"``, see
-        :func:`vea_sdk.evidence.fused.highlight_tensor`. Where that does not hold, ``"picture"`` serves,
-        with a warning. The adapter must define ``canvases``, else UnsupportedModelError.
+        Args:
+            image, question, messages: as for :meth:`attend`.
+            mode: ``"highlight"`` or ``"none"``.
+            max_new_tokens: the longest answer, 64 unless a ``generation_config`` says otherwise.
+            highlight_on: ``"tensor"`` highlights what the processor made of the pictures for the first question instead
+                of preparing highlighted ones for the second: within one 8-bit grey level of ``"picture"``, see
+                :func:`vea_sdk.evidence.fused.highlight_tensor`. Where that does not hold, ``"picture"`` serves, with a
+                warning. The adapter must define ``canvases``, else UnsupportedModelError.
+            highlight_images: numbers of the pictures to highlight, counted through the messages from 0; by default
+                those of the last user turn that has any.
+            words: whether to keep the rows of all answer tokens, for :attr:`Answer.words`.
+            prompt, layers, lam, sigma, alpha, fetch: see :class:`LookOptions`.
+            **generate_kwargs: for ``model.generate``, greedy decoding unless told otherwise.
 
-        ``generate_kwargs`` go to ``model.generate`` (greedy decoding unless told otherwise).
+        Raises:
+            InvalidInputError: something given cannot be used; nothing has run then.
         """
+        options = _given(prompt=prompt, layers=layers, lam=lam, sigma=sigma, alpha=alpha, fetch=fetch)
+        asked = self._asked(image, question, messages, options, highlight_images)
+        asking = self._asking(mode, highlight_on, words, options, max_new_tokens, generate_kwargs)
+        return asking.run([asked])[0]
+
+    def ask_many(
+        self,
+        images: Sequence[Images],
+        questions: Sequence[str],
+        mode: Mode = "highlight",
+        max_new_tokens: int | None = None,
+        *,
+        batch_size: int = 8,
+        words: bool = True,
+        prompt: str | None = None,
+        layers: LayerSelection | None = None,
+        lam: float | None = None,
+        sigma: float | None = None,
+        alpha: float | None = None,
+        fetch: bool | None = None,
+        **generate_kwargs: Any,
+    ) -> list[Answer[Any]]:
+        """:meth:`ask` for many questions in padded batches, each about a picture or a sequence of pictures of its own.
+
+        An answer's timings are those of its batch.
+
+        Raises:
+            InvalidInputError: when there are not as many questions as pictures, or something cannot be used.
+        """
+        if isinstance(batch_size, bool) or batch_size < 1:
+            raise InvalidInputError(f"batch_size={batch_size!r} must be at least 1.")
+        options = _given(prompt=prompt, layers=layers, lam=lam, sigma=sigma, alpha=alpha, fetch=fetch)
+        asking = self._asking(mode, "picture", words, options, max_new_tokens, generate_kwargs)
+        asked = self._asked_many(images, questions, options)
+        return [
+            answer
+            for start in range(0, len(asked), batch_size)
+            for answer in asking.run(asked[start : start + batch_size])
+        ]
+
+    # -- what asking is made of
+
+    def inputs(self, conversations: Sequence[Conversation], processor: Any = None, gains: Any = None) -> Any:
+        """What the model is fed, a conversation per row; see :func:`vea_sdk.pipeline.inputs.model_inputs`."""
+        return model_inputs(self.model, processor or self.processor, self.known_adapter, conversations, gains)
+
+    def prompt_length(self, inputs: Mapping[str, Any]) -> int:
+        """How many of the tokens that ``generate()`` returns are the prompt's."""
+        adapter = self.known_adapter
+        return int(inputs["input_ids"].shape[1]) if adapter is None else adapter.prompt_length(inputs)
+
+    def layouts(self, inputs: Mapping[str, Any], conversations: Sequence[Conversation]) -> list[ImageLayout]:
+        """How each picture became tokens of this model, row after row."""
+        sizes = [(picture.height, picture.width) for one in conversations for picture in one.pictures]
+        return self.adapter.layouts(inputs, sizes, self.processor)
+
+    @cached_property
+    def known_adapter(self) -> Adapter | None:
+        """The adapter, None where nothing is known of the architecture."""
+        try:
+            return self.adapter
+        except UnsupportedModelError:
+            return None
+
+    def _asking(
+        self,
+        mode: Mode,
+        highlight_on: HighlightOn,
+        words: bool,
+        options: LookOptions,
+        max_new_tokens: int | None,
+        generate_kwargs: Mapping[str, Any],
+    ) -> Asking:
         if mode not in get_args(Mode):
             raise InvalidInputError(f'mode={mode!r} is unknown. Choose "none" or "highlight".')
         if highlight_on not in get_args(HighlightOn):
             raise InvalidInputError(f'highlight_on={highlight_on!r} is unknown. Choose "picture" or "tensor".')
-        generate_kwargs = {"do_sample": False, "max_new_tokens": max_new_tokens, **generate_kwargs}
-        clock = Clock()
-        pictures = load_pictures(image, self.max_pixels)
-        processor = replaying(self.processor) if highlight_on == "tensor" else self.processor
-        inputs = model_inputs(self.model, processor, [pictures], [self.plain_prompt.format(question=question)])
-        # A model without canvases is refused before it runs.
-        canvases = self._canvases(inputs, pictures) if highlight_on == "tensor" else None
-        clock.lap("prepare")
-        own = session_on(self.model, self.adapter, self.layers) if self.attend_with is None else None
-        with own or nullcontext():
-            baseline = self._generate(inputs, generate_kwargs)[0]
-        clock.lap("baseline")
-        if own is None:
-            evidence = self._attend([pictures], [question], self.layers)[0]
-        else:
-            evidence = self._evidence(own, self._layouts(inputs, [pictures]), [pictures], [question])[0]
-        single = is_single(image)
-        shown = evidence[0] if single else evidence
-        if mode == "none":
-            clock.lap("evidence")
-            return Answer(baseline, baseline, shown, mode, timings=clock.laps)
-        prompt = self.highlight_prompt.format(question=question)
-        highlighted = [one.highlight() for one in evidence]
-        gains = None if canvases is None else self._gains(evidence, canvases)
-        clock.lap("evidence")
-        again = self._inputs_again(pictures, highlighted, gains, prompt, processor)
-        text = self._generate(again, generate_kwargs)[0]
-        clock.lap("answer")
-        return Answer(text, baseline, shown, mode, highlighted[0] if single else highlighted, clock.laps)
+        generation = Generation(self.model, generate_kwargs, max_new_tokens)
+        return Asking(
+            self, mode, highlight_on, words, self._layers(options.get("layers")), self._constants(options), generation
+        )
 
     def _attend(
-        self, pictures: Sequence[Sequence[Image.Image]], questions: Sequence[str], layers: Sequence[int]
+        self, asked: Sequence[Asked], layers: Sequence[int], constants: Constants, heads: bool = False
     ) -> list[list[Evidence]]:
         """For every row of the batch, one Evidence per picture, from a pass of the model that attends."""
-        eye = self.attend_with or self
-        prompts = [eye.plain_prompt.format(question=question) for question in questions]
-        inputs = model_inputs(eye.model, eye.processor, pictures, prompts)
-        session = look(eye.model, eye.adapter, inputs, layers)
-        return self._evidence(session, eye._layouts(inputs, pictures), pictures, questions)
+        eye = self.eye
+        conversations = [one.plain(eye.prompts) for one in asked]
+        inputs = eye.inputs(conversations)
+        layouts = eye.layouts(inputs, conversations)
+        session = look(eye.model, eye.adapter, inputs, layers, heads)
+        pictures, questions = [one.conversation.pictures for one in asked], [one.question for one in asked]
+        return evidence_of(Rows.of(session), layouts, pictures, questions, **constants._asdict())
 
-    def _evidence(
+    def _asked(
         self,
-        session: Session,
-        layouts: Sequence[ImageLayout],
-        pictures: Sequence[Sequence[Image.Image]],
-        questions: Sequence[str],
-    ) -> list[list[Evidence]]:
-        """For every row of the batch, one Evidence per picture, with the λ, σ and α of this wrapper."""
-        return evidence_of(session, layouts, pictures, questions, lam=self.lam, sigma=self.sigma, alpha=self.alpha)
+        image: Images | None,
+        question: str | None,
+        messages: Sequence[Message] | None,
+        options: AskedOtherwise,
+        highlight_images: Sequence[int] | None = None,
+    ) -> Asked:
+        """One question with what it is about, checked and loaded."""
+        fetch = options.get("fetch", self.fetch)
+        if messages is not None:
+            if image is not None or question is not None:
+                raise InvalidInputError("messages= hold pictures and question: leave image and question out.")
 
-    def _layouts(self, inputs: Mapping[str, Any], pictures: Sequence[Sequence[Image.Image]]) -> list[ImageLayout]:
-        """How each picture became tokens of this model, row after row."""
-        sizes = [(picture.height, picture.width) for row in pictures for picture in row]
-        return self.adapter.layouts(inputs, sizes, self.processor)
+            def load(source: ImageSource) -> Any:
+                return load_image(source, max_pixels=self.max_pixels, fetch=fetch)
 
-    def _canvases(self, inputs: Mapping[str, Any], pictures: Sequence[Image.Image]) -> list[list[Canvas]]:
-        """What ``pixel_values`` hold of each picture."""
-        layouts = self._layouts(inputs, [pictures])
-        return [self.adapter.canvases(layout, self.processor) for layout in layouts]
+            prompt = options.get("prompt", "raw")
+            return Asked(from_messages(messages, load, highlight_images), prompt, single=False).checked(self.prompts)
+        if highlight_images is not None:
+            raise InvalidInputError(
+                "highlight_images= chooses among the pictures of messages=; here all are highlighted."
+            )
+        if image is None:
+            raise InvalidInputError("no picture was given; pass image= and question=, or messages=.")
+        check_question(question)
+        pictures = load_pictures(image, self.max_pixels, fetch)
+        asked = Asked(one_turn(pictures, str(question)), options.get("prompt"), is_single(image))
+        return asked.checked(self.prompts)
 
-    def _gains(self, evidence: Sequence[Evidence], canvases: Sequence[Sequence[Canvas]]) -> list[list[Tensor]]:
-        """What to multiply ``pixel_values`` by, picture by picture; the evidence may be that of another model."""
-        device = entry_device(self.model)
-        shown = zip(evidence, canvases, strict=True)
-        return [gain_maps(one.map(), of_picture, one.alpha, device) for one, of_picture in shown]
+    def _asked_many(self, images: Sequence[Images], questions: Sequence[str], options: AskedOtherwise) -> list[Asked]:
+        for number, question in enumerate(questions if not isinstance(questions, str) else ()):
+            check_question(question, f"question {number}")
+        pictures = one_each(images, questions, "questions", self.max_pixels, options.get("fetch", self.fetch))
+        return [
+            Asked(one_turn(row, question), options.get("prompt"), is_single(image)).checked(self.prompts)
+            for image, row, question in zip(images, pictures, questions, strict=True)
+        ]
 
-    def _inputs_again(
-        self,
-        pictures: Sequence[Image.Image],
-        highlighted: Sequence[Image.Image],
-        gains: Sequence[Sequence[Tensor]] | None,
-        prompt: str,
-        processor: Any,
-    ) -> Any:
-        """Model inputs of the second question: highlighted tensors where that is exact, else highlighted pictures."""
-        if gains is not None:
-            try:
-                return model_inputs(self.model, processor, [pictures], [prompt], gains)
-            except Inexact as reason:
-                warnings.warn(
-                    f'{reason} The picture itself is highlighted, as with highlight_on="picture".', stacklevel=3
-                )
-        return model_inputs(self.model, self.processor, [highlighted], [prompt])
+    def _layers(self, layers: LayerSelection | None) -> tuple[int, ...]:
+        return self.layers if layers is None else resolve_layers(layers, self.eye.adapter)
 
-    def _generate(self, inputs: Mapping[str, Any], generate_kwargs: Mapping[str, Any]) -> list[str]:
-        generated = self.model.generate(**inputs, **generate_kwargs)  # type: ignore[operator]
-        new = generated[:, inputs["input_ids"].shape[1] :]
-        return [str(text).strip() for text in self.processor.batch_decode(new, skip_special_tokens=True)]
+    def _constants(self, options: AskedOtherwise) -> Constants:
+        return self.constants.changed(options.get("lam"), options.get("sigma"), options.get("alpha"))
 
 
 def wrap(
@@ -252,13 +401,19 @@ def wrap(
         processor: its processor.
         layers: the layers to read: ``"profiled"``, ``"all"``, a list, or a depth span ``(0.5, 1.0)``.
         lam: λ of the denoising (Eq. 2), a patch above λ times its highest neighbour is an outlier.
-        sigma: σ of the smoothing (Eq. 3), in shorter sides of the picture (pixels above 1).
+        sigma: σ of the highlight's smoothing (Eq. 3), in shorter sides of the picture (pixels above 1).
         alpha: α of the highlighting (Eq. 4), the brightness that unattended regions keep.
         attend_with: another wrapped model, which looks while this one answers. Its layers and its ``plain_prompt``
             say how it looks; λ, σ and α are this one's. The two may differ in architecture and in input size.
-        **options: ``plain_prompt``, ``highlight_prompt``, ``adapter``, ``max_pixels``; see :class:`VLM`.
+        **options: ``plain_prompt``, ``highlight_prompt``, ``adapter``, ``max_pixels``, ``fetch`` (whether pictures may
+            be fetched over http(s)); see :class:`VLM`.
     """
     return VLM(model, processor, layers, lam=lam, sigma=sigma, alpha=alpha, attend_with=attend_with, **options)
+
+
+def _given(**options: Any) -> LookOptions:
+    """Those that were given."""
+    return {name: value for name, value in options.items() if value is not None}  # type: ignore[return-value]
 
 
 def _delegate(attend_with: VLM | None, layers: LayerSelection) -> VLM | None:

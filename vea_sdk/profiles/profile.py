@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vea_sdk.errors import InvalidInputError
-from vea_sdk.journal import write_whole
+from vea_sdk.whole_file import write_whole
 
 PROFILE_FILE = "vea_profile.json"
 

@@ -9,7 +9,7 @@ from vea_sdk.evaluation.analysis.run import Analysis
 from vea_sdk.evaluation.analysis.summary import summary
 from vea_sdk.evaluation.analysis.tables import tables
 from vea_sdk.evaluation.plot import can_draw
-from vea_sdk.journal import write_whole
+from vea_sdk.whole_file import write_whole
 
 
 def write(analysis: Analysis, folder: str | Path) -> list[Path]:

@@ -20,7 +20,7 @@ from vea_sdk.evaluation.datasets import fields
 from vea_sdk.evaluation.datasets.dataset import Dataset, Record
 from vea_sdk.evidence.images import MAX_PIXELS, load_image
 from vea_sdk.grounding.samples import Sample
-from vea_sdk.journal import write_whole
+from vea_sdk.whole_file import write_whole
 
 SAMPLES_FILE = "samples.jsonl"
 

@@ -2,6 +2,7 @@
 
 from vea_sdk.grounding.metrics.answers import anls, exact_match, token_f1, vqa_accuracy
 from vea_sdk.grounding.metrics.labels import Rule, patch_labels
+from vea_sdk.grounding.metrics.places import iou, pointing_game
 from vea_sdk.grounding.metrics.ranking import auroc, average_precision, ndcg
 from vea_sdk.grounding.rapt import rapt
 
@@ -11,8 +12,10 @@ __all__ = [
     "auroc",
     "average_precision",
     "exact_match",
+    "iou",
     "ndcg",
     "patch_labels",
+    "pointing_game",
     "rapt",
     "token_f1",
     "vqa_accuracy",

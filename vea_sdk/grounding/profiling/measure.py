@@ -30,8 +30,12 @@ class Attends(Protocol):
     """What profiling needs of a :class:`vea_sdk.VLM`."""
 
     model: nn.Module
-    plain_prompt: str
-    lam: float
+
+    @property
+    def plain_prompt(self) -> str: ...
+
+    @property
+    def lam(self) -> float: ...
 
     @property
     def adapter(self) -> Adapter: ...

@@ -12,8 +12,8 @@ from vea_sdk.evidence.denoise import Border
 from vea_sdk.grounding.profiling.confidence import stability, transfer
 from vea_sdk.grounding.profiling.measurement import Measurement
 from vea_sdk.grounding.sinks import SinkSummary, summarise
-from vea_sdk.journal import write_whole
 from vea_sdk.profiles import Profile
+from vea_sdk.whole_file import write_whole
 
 
 def study(found: Measurement, fraction: float = 0.1) -> dict[str, Any]:

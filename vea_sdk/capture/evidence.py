@@ -1,0 +1,142 @@
+"""From captured rows to the evidence of each picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vea_sdk.adapters import ImageLayout
+from vea_sdk.errors import CaptureError, InvalidInputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from vea_sdk.capture.session import Session
+    from vea_sdk.evidence import Evidence
+
+FIGURES = ("image_mass", "peak", "entropy", "mean", "rapt_image", "rapt_text")
+"""Row statistics that ``Evidence.stats`` holds, [layers] each, over all pictures of the prompt."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What a session captured, without the session: it outlives the model's inputs.
+
+    ``attention``: [layers, batch, queries, image tokens]. ``statistics``: [figures, layers, batch, queries], in the
+    order of ``FIGURES``. ``layers``: their numbers. ``heads``: [layers, heads, batch, queries, image tokens], or None.
+    """
+
+    attention: Tensor
+    statistics: Tensor
+    layers: tuple[int, ...]
+    heads: Tensor | None = None
+
+    @classmethod
+    def of(cls, session: Session) -> Rows:
+        stats = session.stats
+        figures = torch.stack([getattr(stats, name) for name in FIGURES])
+        return cls(session.attention, figures, session.layers, session.heads if session.per_head else None)
+
+    @property
+    def count(self) -> int:
+        """Queries whose rows are there."""
+        return int(self.attention.shape[2])
+
+
+def evidence_of(
+    rows: Rows,
+    layouts: Sequence[ImageLayout],
+    pictures: Sequence[Sequence[Image.Image]],
+    questions: Sequence[str | None],
+    query: int | Sequence[int] = 0,
+    **shown: Any,
+) -> list[list[Evidence]]:
+    """For every row of the batch, one Evidence per picture.
+
+    Args:
+        rows: what was captured.
+        layouts: of all pictures, row after row of the batch.
+        pictures: of each row of the batch.
+        questions: of each.
+        query: whose row it is; of several, their mean.
+        **shown: λ, σ and α of the evidence.
+    """
+    return [
+        evidence_of_one(rows, number, layouts[before : before + len(own)], own, question, query, **shown)
+        for number, (own, question, before) in enumerate(zip(pictures, questions, _before(pictures), strict=True))
+    ]
+
+
+def evidence_of_one(
+    rows: Rows,
+    number: int,
+    layouts: Sequence[ImageLayout],
+    pictures: Sequence[Image.Image],
+    question: str | None,
+    query: int | Sequence[int] = 0,
+    **shown: Any,
+) -> list[Evidence]:
+    """The same of one row of the batch, ``number``, from its own layouts and pictures."""
+    from vea_sdk.evidence import Evidence
+
+    chosen = [query] if isinstance(query, int) else list(query)
+    if not chosen or not all(0 <= one < rows.count for one in chosen):
+        raise InvalidInputError(f"query={query!r} must name rows that were captured: 0 to {rows.count - 1}.")
+    attention = rows.attention[:, number, chosen].mean(1).cpu().numpy()
+    figures = rows.statistics[:, :, number, chosen].mean(2).cpu().numpy()
+    heads = None if rows.heads is None else rows.heads[:, :, number, chosen].mean(2).cpu().numpy()
+    stats = {name: part for name, part in zip(FIGURES, figures, strict=True) if not np.isnan(part).any()}
+    found, first = [], 0
+    for layout, picture in zip(layouts, pictures, strict=True):
+        tokens = slice(first, first := first + layout.n_tokens)
+        part = attention[:, tokens]
+        options: dict[str, Any] = {"head_scores": None if heads is None else heads[..., tokens]}
+        found.append(
+            Evidence(picture, question, part.mean(0), layout, rows.layers, part, stats=dict(stats), **options, **shown)
+        )
+    return found
+
+
+def _before(pictures: Sequence[Sequence[Any]]) -> list[int]:
+    """Pictures of the rows before each."""
+    return [sum(len(own) for own in pictures[:number]) for number in range(len(pictures))]
+
+
+def of_session(
+    session: Session, images: Any, processor: Any, query: int | Sequence[int], row: int, **fields: Any
+) -> Evidence | list[Evidence]:
+    """See :meth:`Session.evidence`."""
+    from vea_sdk.evidence import is_single, load_image
+
+    rows, prompt = Rows.of(session), session.prompt
+    batch = rows.attention.shape[1]
+    if isinstance(row, bool) or not 0 <= row < batch:
+        raise InvalidInputError(f"row={row!r} is none of the {batch} sequences of the batch, counted from 0.")
+    ids = prompt.inputs.get("input_ids")
+    if not isinstance(ids, Tensor):
+        raise CaptureError(
+            "the prompt was fed as embeddings, so how its pictures became tokens is not known. Feed input_ids."
+        )
+    prompts = len(ids)
+    if prompts > 1 and (is_single(images) or len(images) != prompts):
+        given = 1 if is_single(images) else len(images)
+        raise InvalidInputError(
+            f"images holds {given} items for a batch of {prompts} prompts. Give one for each: its picture, or a list "
+            "of its pictures."
+        )
+    items = list(images) if prompts > 1 else [images]
+    pictures = [[load_image(one) for one in ([item] if is_single(item) else item)] for item in items]
+    sizes = [(picture.height, picture.width) for own in pictures for picture in own]
+    layouts = prompt.adapter.layouts(prompt.inputs, sizes, processor)
+    at = row * prompts // batch  # generate() may return several sequences for each prompt, one after the other
+    before = sum(len(own) for own in pictures[:at])
+    question = fields.pop("question")
+    found = evidence_of_one(
+        rows, row, layouts[before : before + len(pictures[at])], pictures[at], question, query, **fields
+    )
+    return found[0] if is_single(items[at]) else found
