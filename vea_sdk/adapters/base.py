@@ -321,6 +321,27 @@ class Adapter:
             'they cannot be highlighted. Use highlight_on="picture", or override canvases() in an adapter.'
         )
 
+    def first_tokens(self, input_ids: Tensor, layouts: Sequence[ImageLayout] | Sequence[VideoLayout]) -> list[int]:
+        """Where the tokens of each picture, or of each video, begin among ``image_positions`` of its row.
+
+        ``layouts``: what ``layouts`` or ``video_layouts`` gave for these ids. With pictures alone this counts up their
+        tokens; where a prompt shows pictures and videos, the others' tokens stand between. Raises GeometryError when
+        the layouts do not fill their tokens.
+        """
+        of_videos = bool(layouts) and isinstance(layouts[0], VideoLayout)
+        marked = self.is_video(input_ids) if of_videos else self._is_image(input_ids)
+        ranks = [
+            row[seen].nonzero().flatten().tolist() for row, seen in zip(marked, self.is_visual(input_ids), strict=True)
+        ]
+        if not _filled([len(row) for row in ranks], [layout.n_tokens for layout in layouts]):
+            raise GeometryError(
+                f"{self.name}: the layouts account for {sum(layout.n_tokens for layout in layouts)} tokens, the prompt "
+                f"holds {sum(map(len, ranks))}. Give the layouts of these very inputs."
+            )
+        left = [rank for row in ranks for rank in row]
+        before = [0, *accumulate(layout.n_tokens for layout in layouts)]
+        return [left[count] for count in before[:-1]]
+
     def check_layouts(self, input_ids: Tensor, layouts: Sequence[ImageLayout]) -> None:
         """Raises GeometryError unless the layouts account for the image tokens of every row of
         ``input_ids``."""
