@@ -26,8 +26,9 @@ class Adapter:
     """One architecture's facts. The base class serves any decoder whose blocks hold one attention module.
 
     For a model of your own, override what differs: ``attention_modules`` and ``image_positions`` for capture,
-    ``returned_weights`` or ``attention_call`` where attention is hidden, ``lay_out`` for maps on the picture; name
-    the ``config.model_type`` values in ``model_types`` and call ``vea_sdk.adapters.register``.
+    ``returned_weights`` or ``attention_call`` where attention is hidden, ``lay_out`` for maps on the picture and
+    ``lay_out_videos`` for maps on frames; name the ``config.model_type`` values in ``model_types`` and call
+    ``vea_sdk.adapters.register``.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ()
@@ -320,6 +321,10 @@ class Adapter:
             f"{self.name}: this adapter does not say which part of the picture each value of pixel_values shows, so "
             'they cannot be highlighted. Use highlight_on="picture", or override canvases() in an adapter.'
         )
+
+    def shows_video(self, input_ids: Tensor) -> bool:
+        """Whether a prompt holds tokens of videos that can be told from those of pictures."""
+        return self.video_token_id is not None and bool((input_ids == self.video_token_id).any())
 
     def first_tokens(self, input_ids: Tensor, layouts: Sequence[ImageLayout] | Sequence[VideoLayout]) -> list[int]:
         """Where the tokens of each picture, or of each video, begin among ``image_positions`` of its row.

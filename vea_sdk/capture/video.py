@@ -53,8 +53,8 @@ def video_evidence_of(
     if first_token < 0 or first_token + layout.n_tokens > rows.attention.shape[-1]:
         raise GeometryError(
             f"the video has {layout.n_tokens} tokens from {first_token} on, the captured rows have "
-            f"{rows.attention.shape[-1]} image tokens. Give first_token= from Adapter.first_tokens(), and the layout of "
-            "the captured prompt."
+            f"{rows.attention.shape[-1]} image tokens. Give first_token= from Adapter.first_tokens(), and the layout "
+            "of the captured prompt."
         )
     tokens = torch.cat(
         [
