@@ -45,8 +45,11 @@ def test_the_ways_to_look() -> None:
     """One architecture of each kind: merged and cross-attention, own code, indexer, embeddings, masks, tiles, keys that
     layers share."""
     kinds = ["t5gemma2", "idefics", "git", "dots3_note", "blip-2", "kosmos-2.5", "idefics3", "qwen3_5", "gemma4"]
-    found = states(run_suite(*kinds, minutes=5))
+    rows = run_suite(*kinds, minutes=5)
+    found = states(rows)
     assert {name: capture for name, (capture, _) in found.items()} == dict.fromkeys(kinds, "ok")
+    videos = {row["model_type"]: row["video"] for row in rows}
+    assert {name for name in kinds if videos[name] == "ok"} == {"dots3_note", "qwen3_5", "gemma4"}
     without_grid = {name for name, (_, geometry) in found.items() if geometry != "ok"}
     assert without_grid == {"blip-2", "kosmos-2.5"}
 
@@ -60,7 +63,9 @@ def test_every_architecture() -> None:
     assert sum(row["geometry"] == "ok" for row in rows) >= 70
     assert all(min(row["correlation_x"], row["correlation_y"]) > 0.97 for row in rows if row["geometry"] == "ok")
     if transformers.__version__ == support.table()["transformers"]:
-        assert states(rows) == states(support.table()["architectures"])
+        table = support.table()["architectures"]
+        assert states(rows) == states(table)
+        assert {row["model_type"]: row["video"] for row in rows} == {row["model_type"]: row["video"] for row in table}
 
 
 def test_the_page_is_made_from_the_table() -> None:

@@ -193,6 +193,28 @@ def test_a_video_that_was_sampled_again_is_no_video_of_this_layout() -> None:
         video_inputs(tiny.model, tiny.processor, [asked(picture(0))])
 
 
+@pytest.mark.parametrize("wrong", ["upside down", "a token late"])
+def test_the_check_of_the_geometry_can_fail(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.conformance.capture import Mismatch
+    from tests.conformance.video import check_video
+
+    kind = type(adapters.find(family("llava_onevision").model))
+    true = kind.lay_out_videos
+
+    def lay_out(self: Any, *arguments: Any) -> list[VideoLayout]:
+        (layout,) = true(self, *arguments)
+        if wrong == "a token late":
+            return [replace(layout, first_tokens=tuple(first + 1 for first in layout.first_tokens))]
+        step = layout.steps[0]
+        grid = replace(step.grids[0], token_index=step.grids[0].token_index[::-1])
+        return [replace(layout, steps=(replace(step, grids=(grid,)),) * len(layout.steps))]
+
+    check_video("llava_onevision")
+    monkeypatch.setattr(kind, "lay_out_videos", lay_out)
+    with pytest.raises(Mismatch):
+        check_video("llava_onevision")
+
+
 # -- the evidence alone
 
 FRAME = (48, 64)

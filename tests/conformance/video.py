@@ -18,7 +18,7 @@ import torch
 import transformers as hf
 from PIL import Image
 
-from tests.conformance.capture import Mismatch
+from tests.conformance.capture import CaptureResult, Mismatch, compare
 from tests.conformance.geometry import (
     SILENT,
     GeometryResult,
@@ -116,7 +116,14 @@ def video_case(model_type: str) -> Tiny:
     if case.part is not None:
         name, options = case.part
         processor.video_processor = getattr(hf, name)(**options)
-    return replace(tiny, processor=processor, image_mark=case.mark)
+    ids = [tiny.image_token_id, processor.tokenizer.convert_tokens_to_ids(processor.video_token)]
+
+    def keys(inputs: Any) -> torch.Tensor:
+        """Where the tokens of frames are, by the tokenizer: some bear the image's id."""
+        (row,) = inputs["input_ids"]
+        return torch.isin(row, torch.tensor(ids)).nonzero().T
+
+    return replace(tiny, processor=processor, image_mark=case.mark, image_keys=keys)
 
 
 def metadata(n_frames: int) -> dict[str, Any]:
@@ -145,9 +152,12 @@ def video_inputs(tiny: Tiny, frames: Sequence[Image.Image], **options: Any) -> A
 
 
 def check_video(model_type: str) -> GeometryResult:
-    """Raises Mismatch where tokens do not move as the layout of the video claims."""
+    """Raises Mismatch where rows over a video's tokens differ from an oracle (prompt and decode steps, as with
+    pictures), or where the tokens do not move as its layout claims."""
     case, tiny, result = VIDEO_CASES[model_type], video_case(model_type), GeometryResult()
     with mock.patch("transformers.models.smolvlm.processing_smolvlm.num2words", str):  # a package of its own
+        clip = [backdrop(SIZES[0], seed) for seed in range(case.frames)]
+        compare("a video", tiny, video_inputs(tiny, clip, **case.call), CaptureResult())
         for size in SIZES:
             check_frames(case, tiny, size, result)
     return result
