@@ -23,9 +23,9 @@ processor, on a CPU (torch {torch}).
   read as they are. *float64*: from a float64 softmax of the same q and k (limit 2e-6).
 - **geometry**: regions of the picture are repainted, and the image tokens that move must lie where the layout says;
   *x*, *y*: least correlation of the two places (limit 0.97). "none": the tokens have no place, `.map()` says why.
-- **video**: rows over a video's tokens, in the prompt and three decode steps, are held to the same limits, and a region
-  of one frame is repainted: the tokens that move must lie in the step of time that shows this frame, and there where the
-  layout says. Empty where the processor takes no video. See [video.md](video.md).
+- **video**: rows over a video's tokens, in the prompt and three decode steps, are held to the same limits, and a
+  region of one frame is repainted: the tokens that move must lie in the step of time that shows this frame, and there
+  where the layout says. Empty where the processor takes no video. See [video.md](video.md).
 - "generic, unverified": read from the configuration and the processor's output, its token count checked, not tested.
 
 """
