@@ -120,6 +120,16 @@ def test_times_are_told_to_the_model(name: str) -> None:
     assert "video_metadata" not in inputs
 
 
+@pytest.mark.parametrize(
+    ("name", "field"), [("qwen2_5_vl", "second_per_grid_ts"), ("qwen2_5_omni_thinker", "video_second_per_grid")]
+)
+def test_the_length_of_a_step_is_told_to_the_model(name: str, field: str) -> None:
+    tiny = family(name)
+    clip = load_video([picture(seed) for seed in range(4)], fps=5)
+    inputs = video_inputs(tiny.model, tiny.processor, [asked(clip)])
+    assert inputs[field].tolist() == pytest.approx([2 / 5])
+
+
 def test_pictures_and_videos_in_one_prompt() -> None:
     tiny, shown = family("qwen2_5_vl"), video(3)
     before, after = picture(7, (70, 110)), picture(8)

@@ -19,6 +19,8 @@ from vea_sdk.evidence.videos import Video
 TICKS = 1000
 """Of the clock, per second."""
 
+_STEP_LENGTH = "video_second_per_grid"
+
 
 def videos_in(messages: Sequence[Mapping[str, Any]]) -> list[Video]:
     """The loaded videos of a conversation, in the order in which the model is shown them."""
@@ -59,6 +61,15 @@ def video_options(processor: Any, videos: Sequence[Video]) -> dict[str, Any]:
     if getattr(processor, "videos_kwargs", {}).get("do_resize") is False:
         options["do_resize"] = True  # it expects frames of a fitting size, and can make them fit
     return options
+
+
+def finish(inputs: Any, processor: Any, videos: Sequence[Video]) -> None:
+    """What the processor returned, made ready for the model in place: without the metadata, which no model takes, and
+    with the true length of a step where the processor assumed one frame rate for all videos."""
+    inputs.pop("video_metadata", None)
+    if _STEP_LENGTH in inputs:
+        together = processor.video_processor.temporal_patch_size
+        inputs[_STEP_LENGTH] = torch.tensor([together * video.interval for video in videos])
 
 
 def video_inputs(
@@ -109,7 +120,7 @@ def video_inputs(
         processor_kwargs=told,
         **options,
     )
-    inputs.pop("video_metadata", None)
+    finish(inputs, processor, videos)
     dtype: torch.dtype = next(model.parameters()).dtype
     return inputs.to(entry_device(model), dtype=dtype)
 
