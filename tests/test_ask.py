@@ -579,7 +579,8 @@ def test_a_batch_equals_its_questions(name: str, mode: Any) -> None:
         assert np.abs(answer.evidence.scores - alone.evidence.scores).max() <= 2e-6
         assert [word.text for word in answer.words] == [word.text for word in alone.words]
         for word, other in zip(answer.words, alone.words, strict=True):
-            assert np.abs(word.evidence.scores - other.evidence.scores).max() <= 5e-6
+            # Evidence that differs by rounding may highlight a pixel by another grey level.
+            assert np.abs(word.evidence.scores - other.evidence.scores).max() <= (2e-5 if mode == "highlight" else 2e-6)
 
 
 def test_a_batch_of_several_pictures_each() -> None:

@@ -313,3 +313,10 @@ def test_the_compilers_report_is_read() -> None:
     assert {kernel["arch"] for kernel in report["kernels"]} == {"sm_80", "sm_90"}
     assert not [kernel for kernel in report["kernels"] if kernel["spilled"]]
     assert (SCRIPTS / "results" / "ptxas.md").read_text(encoding="utf-8") == ptxas.render(report)
+
+
+def test_a_missed_limit_says_why() -> None:
+    missed = row("x", Spread(1.2, 1.1, 1.3), "×", limit=1.0, reason="few cores")
+    assert str(missed).split("MISSED: ")[1].startswith("few cores")
+    assert "span the limit" in str(row("x", Spread(1.2, 0.9, 1.3), "×", limit=1.0, reason="few cores"))
+    assert "MISSED" not in str(row("x", Spread(0.9, 0.8, 0.95), "×", limit=1.0))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -112,3 +114,124 @@ def test_the_module_is_the_same_program() -> None:
     done = subprocess.run(command, cwd="/", capture_output=True, text=True)
     assert done.returncode == 0
     assert json.loads(done.stdout)["python"]
+
+
+def test_version(run: Any) -> None:
+    from vea_sdk import __version__
+
+    code, out, _ = run("--version")
+    assert (code, out) == (0, f"vea-sdk {__version__}\n")
+
+
+def test_completion_is_offered() -> None:
+    """By typer's own protocol, as a shell asks for it."""
+    environment = {**os.environ, "_VEA_COMPLETE": "complete_bash", "COMP_WORDS": "vea att", "COMP_CWORD": "1"}
+    program = "import sys; from vea_sdk.cli import main; sys.argv[0] = 'vea'; main()"
+    done = subprocess.run([sys.executable, "-P", "-c", program], env=environment, capture_output=True, text=True)
+    assert "attend" in done.stdout.split()
+
+
+@pytest.mark.parametrize("command", ["demo", "ask", "attend"])
+def test_help_explains_every_name_in_the_output(run: Any, picture: Path, tmp_path: Path, command: str) -> None:
+    options = {
+        "demo": [],
+        "ask": [picture, "what is it?", "--model", "tiny", "--words", "--max-new-tokens", 3],
+        "attend": [picture, "what is it?", "--model", "tiny"],
+    }[command]
+    code, out, err = run(command, *options, "--out", tmp_path, "--json")
+    assert code == 0, err
+    code, help_text, _ = run(command, "--help")
+    assert code == 0
+    for name in json.loads(out):
+        assert f"{name}: " in help_text, name
+
+
+def test_a_second_run_overwrites_nothing(run: Any, picture: Path, tmp_path: Path) -> None:
+    arguments = (picture, "what is it?", "--model", "tiny", "--out", tmp_path / "out", "--json")
+    first, second = (json.loads(run("attend", *arguments)[1]) for _ in range(2))
+    kept = Path(first["overlay"]).read_bytes()
+    assert Path(first["overlay"]).name == "card-overlay.png"
+    assert Path(second["overlay"]).name == "card-2-overlay.png"
+    assert Path(second["highlighted"]).name == "card-2-highlighted.png"
+    third = json.loads(run("attend", *arguments, "--force", "--legend", "--boxes")[1])
+    assert third["overlay"] == first["overlay"]
+    assert Path(first["overlay"]).read_bytes() != kept
+
+
+def test_options_reach_the_model(run: Any, picture: Path, tmp_path: Path) -> None:
+    arguments = (picture, "what is it?", "--model", "tiny", "--out", tmp_path, "--json")
+    raw = json.loads(run("ask", *arguments, "--prompt", "raw", "--max-new-tokens", 2)[1])
+    assert raw["prompt"] == "what is it?"
+    own = json.loads(
+        run("ask", *arguments, "--prompt", "In {one} word: {question}", "--max-new-tokens", 2, "--words")[1]
+    )
+    assert own["prompt"].startswith("In {one} word: what is it?")
+    assert [word["word"] for word in own["words"]] == own["answer"].split()
+    assert 0 <= own["certainty"] <= 1
+    for option, value in (("--sigma", -1), ("--alpha", 2), ("--lam", 0), ("--prompt", "nothing")):
+        code, out, err = run("ask", *arguments, option, value)
+        assert (code, out) == (1, "")
+        assert f"{option.removeprefix('--')}=" in err
+
+
+def test_a_picture_from_an_address_and_from_stdin(run: Any, picture: Path, tmp_path: Path) -> None:
+    arguments = ("what is it?", "--model", "tiny", "--out", tmp_path, "--json")
+    right = json.loads(run("attend", picture, *arguments)[1])["top_patches"]
+    code, out, err = run("attend", picture.as_uri(), *arguments)
+    assert code == 0, err
+    assert json.loads(out)["top_patches"] == right
+    code, out, err = run("attend", "http://127.0.0.1:9/a.png", *arguments)
+    assert code == 1
+    assert "fetch=True" in err
+    command = [sys.executable, "-P", "-m", "vea_sdk", "attend", "-", *map(str, arguments)]
+    done = subprocess.run(command, cwd="/", input=picture.read_bytes(), capture_output=True)
+    assert json.loads(done.stdout)["top_patches"] == right
+
+
+@pytest.mark.parametrize("command", ["ask", "attend"])
+def test_a_folder_that_cannot_be_written_is_told_before_a_model_is_loaded(
+    run: Any, picture: Path, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "taken").write_text("a file")
+    code, _, err = run(command, picture, "what?", "--model", "./absent", "--out", tmp_path / "taken")
+    assert code == 2
+    assert "--out" in err
+    assert "absent" not in err
+
+
+def test_warnings_are_one_line(checkpoint: Path, picture: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-P", "-m", "vea_sdk", "attend", picture, "what?", "--model", checkpoint]
+    done = subprocess.run([*map(str, command), "--out", str(tmp_path)], cwd="/", capture_output=True, text=True)
+    assert done.returncode == 0
+    (line,) = [line for line in done.stderr.splitlines() if "profile" in line]
+    assert line.startswith("warning: ")
+
+
+def test_a_terminal_that_lacks_a_letter(picture: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "vea_sdk",
+        "ask",
+        picture,
+        "Größe, 東京?",
+        "--model",
+        "tiny",
+        "--out",
+        tmp_path,
+    ]
+    for encoding in ("ascii", "cp1252"):
+        environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+        done = subprocess.run(list(map(str, command)), cwd="/", capture_output=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        assert b"\\u6771" in done.stdout
+
+
+def test_boxes_are_printed_as_boxes(run: Any, picture: Path, tmp_path: Path) -> None:
+    code, out, _ = run("attend", picture, "what is it?", "--model", "tiny", "--top", 3, "--out", tmp_path)
+    assert code == 0
+    lines = out.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("top_patches"))
+    for line in lines[first : first + 3]:
+        assert re.search(r"\([\d.]+, [\d.]+\) to \([\d.]+, [\d.]+\)$", line)

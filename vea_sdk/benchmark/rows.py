@@ -36,6 +36,7 @@ class Row:
     shape: Mapping[str, int | str] = field(default_factory=dict)
     dtype: str | None = None
     note: str | None = None
+    reason: str | None = None  # what usually makes this figure miss its limit
     environment: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -45,10 +46,16 @@ class Row:
             return None
         return self.value <= self.limit if self.better == "lower" else self.value >= self.limit
 
+    def _why_missed(self) -> str:
+        assert self.limit is not None
+        if self.p20 <= self.limit <= self.p80:
+            return "within its noise: the 20th to the 80th percentile span the limit"
+        return self.reason or "beyond its noise"
+
     def __str__(self) -> str:
         """One line, the limit beside the figure."""
         limit = "" if self.limit is None else f"  limit {'≤' if self.better == 'lower' else '≥'} {self.limit:g}"
-        verdict = {True: "  held", False: "  MISSED", None: ""}[self.met]
+        verdict = {True: "  held", False: f"  MISSED: {self._why_missed()}", None: ""}[self.met]
         shape = " ".join(f"{name}={value}" for name, value in self.shape.items())
         figures = f"{self.value:.4g} {self.unit} [{self.p20:.4g}, {self.p80:.4g}]"
         return f"{self.target or '--'}  {self.what}: {figures}{limit}{verdict}  ({shape} {self.dtype or ''})"

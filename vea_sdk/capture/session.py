@@ -146,7 +146,9 @@ class Session:
 
         return of_session(self, images, processor, query, row, question=question, lam=lam, sigma=sigma, alpha=alpha)
 
-    def words(self, ids: Any, tokenizer: Any, row: int = 0, *, images: Any = None, processor: Any = None) -> list[Word]:
+    def words(
+        self, ids: Any, tokenizer: Any, row: int = 0, *, images: Any = None, processor: Any = None
+    ) -> list[Word[Any]]:
         """The words of an answer, each with the rows of the session that decided it.
 
         Args:

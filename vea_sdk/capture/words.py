@@ -6,9 +6,10 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
 import torch
+from typing_extensions import TypeVar
 
 from vea_sdk.errors import CaptureError, InvalidInputError
 
@@ -28,8 +29,12 @@ class Piece(NamedTuple):
     tokens: tuple[int, ...]
 
 
+E = TypeVar("E", default="Evidence | list[Evidence]")
+"""What the evidence of a word is: one, or a list where several pictures were given."""
+
+
 @dataclass(frozen=True, eq=False)
-class Word:
+class Word(Generic[E]):
     """A word of an answer.
 
     ``text``, ``span``: the word, and where it stands in the answer's text, (start, stop).
@@ -43,10 +48,10 @@ class Word:
     tokens: tuple[int, ...]
     rows: tuple[int, ...]
     certainty: float | None
-    look: Callable[[Sequence[int]], Evidence | list[Evidence]] = field(repr=False)
+    look: Callable[[Sequence[int]], E] = field(repr=False)
 
     @cached_property
-    def evidence(self) -> Evidence | list[Evidence]:
+    def evidence(self) -> E:
         """Where the model looked for this word: the mean of its rows, made when asked for; a list of several pictures.
 
         Raises CaptureError where that cannot be had, and says why.
@@ -121,7 +126,7 @@ def _is_unspaced(character: str) -> bool:
     return unicodedata.name(character, "").startswith(_UNSPACED)
 
 
-def of_session(session: Session, ids: Any, tokenizer: Any, row: int, images: Any, processor: Any) -> list[Word]:
+def of_session(session: Session, ids: Any, tokenizer: Any, row: int, images: Any, processor: Any) -> list[Word[Any]]:
     """See :meth:`Session.words`."""
     if session.queries == "last":
         raise CaptureError(
@@ -150,7 +155,7 @@ def of_session(session: Session, ids: Any, tokenizer: Any, row: int, images: Any
             )
         return session.evidence(images, processor, list(rows), row)
 
-    words = []
+    words: list[Word[Any]] = []
     for text, span, numbers in split_words(tokens, getattr(tokenizer, "tokenizer", tokenizer)):
         rows = tuple(number - skipped for number in numbers if number >= skipped)
         if rows and rows[-1] >= count:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import sys
+import warnings
+from typing import Annotated
 
 import typer
 
+from vea_sdk._version import __version__
 from vea_sdk.cli.analyze import analyze
 from vea_sdk.cli.ask import ask, attend
 from vea_sdk.cli.bench import bench
 from vea_sdk.cli.demo import demo
 from vea_sdk.cli.doctor import doctor
 from vea_sdk.cli.eval import evaluate
+from vea_sdk.cli.output import explained
 from vea_sdk.cli.profile import profile
 from vea_sdk.cli.watch import watch
 from vea_sdk.errors import VeaError
@@ -20,18 +25,47 @@ app = typer.Typer(
     name="vea",
     help="Where did the vision-language model look? Show it, and ask again.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+_SHOWN = ("layers", "point", "boxes", "overlay", "highlighted")
+_OUTPUT = {
+    demo: ("question", "expected", "baseline", "answer", "certainty", "layers", "auroc", "overlay", "highlighted",
+           "together", "timings"),
+    ask: ("question", "prompt", "baseline", "answer", "certainty", "finished", "mode", *_SHOWN, "words", "timings"),
+    attend: ("question", "grid", *_SHOWN, "top_patches"),
+}  # fmt: skip
 for command in (demo, ask, attend, profile, analyze, doctor, bench, watch):
-    app.command()(command)
+    app.command(epilog=explained(*_OUTPUT[command]) if command in _OUTPUT else None)(command)
 app.command("eval")(evaluate)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"vea-sdk {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Where did the vision-language model look? Show it, and ask again."""
+
+
 def main() -> None:
-    """Run the command line; errors of this package become one line on stderr."""
+    """Run the command line; errors of this package and warnings become one line on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a letter that the terminal lacks is escaped
+            stream.reconfigure(errors="backslashreplace")
+    warnings.showwarning = _warn
     try:
         app()
     except VeaError as error:
         print(f"vea: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)

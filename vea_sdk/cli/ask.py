@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
+from PIL import Image
 
 from vea_sdk import tiny
-from vea_sdk.cli.output import JsonFlag, OutFolder, parse_layers, progress, report, save_picture, seconds
-from vea_sdk.evidence import Evidence
+from vea_sdk.cli.output import ForceFlag, JsonFlag, OutFolder, Outputs, parse_layers, progress, report, rounded, seconds
+from vea_sdk.evidence import Evidence, load_image
 from vea_sdk.loading import load
 from vea_sdk.pipeline import VLM, Mode
 
 TINY = "tiny"
 """What ``--model`` and ``--data`` call the embedded model and its held-out pictures."""
 
-ImageArgument = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Picture file.")]
+ImageArgument = Annotated[
+    str, typer.Argument(help="Picture file, data: URL, http(s) address with --fetch, - for stdin.")
+]
 QuestionArgument = Annotated[str, typer.Argument(help="Question about the picture.")]
 ModelOption = Annotated[str, typer.Option("--model", help="Checkpoint folder or hub name; tiny is the embedded model.")]
 LayersOption = Annotated[
@@ -27,6 +31,15 @@ AttendWithOption = Annotated[
 ]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="Such as cpu or cuda:0; by default CUDA if any.")]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="Such as bfloat16; auto is the checkpoint's own.")]
+LamOption = Annotated[float, typer.Option("--lam", help="λ of denoising.")]
+SigmaOption = Annotated[float, typer.Option("--sigma", help="σ of the highlight's smoothing.")]
+AlphaOption = Annotated[float, typer.Option("--alpha", help="α of highlighting.")]
+PromptOption = Annotated[
+    str, typer.Option("--prompt", help="method, raw, or a text of your own with {question} in its place.")
+]
+BoxesFlag = Annotated[bool, typer.Option("--boxes", help="Draw the boxes into the overlay.")]
+LegendFlag = Annotated[bool, typer.Option("--legend", help="Add a margin with the colours and their numbers.")]
+FetchFlag = Annotated[bool, typer.Option("--fetch", help="Fetch an http(s) address.")]
 
 
 def ask(
@@ -36,23 +49,42 @@ def ask(
     layers: LayersOption = "profiled",
     mode: Annotated[Mode, typer.Option("--mode", help="highlight, or none to ask once.")] = "highlight",
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 64,
+    prompt: PromptOption = "method",
+    words: Annotated[bool, typer.Option("--words", help="List the answer's words, each with where it looked.")] = False,
+    boxes: BoxesFlag = False,
+    legend: LegendFlag = False,
+    lam: LamOption = 10.0,
+    sigma: SigmaOption = 0.5,
+    alpha: AlphaOption = 0.5,
     attend_with: AttendWithOption = None,
+    fetch: FetchFlag = False,
     device: DeviceOption = None,
     dtype: DtypeOption = "auto",
     out: OutFolder = Path("vea-output"),
+    force: ForceFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Ask MODEL about IMAGE, highlight where it looked, and ask again."""
-    vlm = load_model(model, layers, device, dtype, attend_with)
+    picture, outputs = open_picture(image, fetch, out, force)
+    vlm = load_model(model, layers, device, dtype, attend_with, lam=lam, sigma=sigma, alpha=alpha)
     with progress("asking"):
-        answer = vlm.ask(image, question, mode=mode, max_new_tokens=max_new_tokens)
+        answer = vlm.ask(picture, question, mode=mode, max_new_tokens=max_new_tokens, prompt=prompt)
     fields: dict[str, Any] = {
         "question": question,
+        "prompt": answer.prompt,
         "baseline": answer.baseline,
         "answer": answer.text,
+        "certainty": answer.certainty,
+        "finished": answer.finished,
         "mode": mode,
     }
-    fields |= _shown(answer.evidence, image, out, highlighted=mode == "highlight")
+    found = cast("Evidence | None", answer.evidence)  # none where the tokens have no place and the mode is none
+    if found is not None:
+        fields |= _shown(found, outputs, boxes, legend, highlighted=mode == "highlight")
+    if words:
+        fields["words"] = [
+            {"word": word.text, "certainty": word.certainty, "box": _first_box(word.evidence)} for word in answer.words
+        ]
     report(fields | {"timings": seconds(answer.timings)}, as_json)
 
 
@@ -62,19 +94,38 @@ def attend(
     model: ModelOption,
     layers: LayersOption = "profiled",
     top: Annotated[int, typer.Option("--top", min=0, help="How many patches to list.")] = 5,
+    prompt: PromptOption = "method",
+    boxes: BoxesFlag = False,
+    legend: LegendFlag = False,
+    lam: LamOption = 10.0,
+    sigma: SigmaOption = 0.5,
+    alpha: AlphaOption = 0.5,
+    fetch: FetchFlag = False,
     device: DeviceOption = None,
     dtype: DtypeOption = "auto",
     out: OutFolder = Path("vea-output"),
+    force: ForceFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Show where MODEL looks in IMAGE before it answers; nothing is generated."""
-    vlm = load_model(model, layers, device, dtype)
+    picture, outputs = open_picture(image, fetch, out, force)
+    vlm = load_model(model, layers, device, dtype, lam=lam, sigma=sigma, alpha=alpha)
     with progress("looking"):
-        evidence = vlm.attend(image, question)
+        evidence = vlm.attend(picture, question, prompt=prompt)
+    patches = [rounded(box) for box in evidence.top_patches(top)]
     fields: dict[str, Any] = {"question": question, "grid": list(evidence.grid)}
-    fields |= _shown(evidence, image, out, highlighted=True)
-    boxes = [[round(edge, 1) for edge in box] for box in evidence.top_patches(top)]
-    report(fields | {"top_patches": boxes}, as_json)
+    fields |= _shown(evidence, outputs, boxes, legend, highlighted=True)
+    report(fields | {"top_patches": patches}, as_json)
+
+
+def open_picture(image: str, fetch: bool, out: Path, force: bool) -> tuple[Image.Image, Outputs]:
+    """The picture, and where its pictures go; both are known to be usable before a model is loaded."""
+    address = image.lower().startswith(("data:", "file:", "http://", "https://"))
+    if not address and image != "-" and not Path(image).is_file():
+        raise typer.BadParameter(f"there is no file {image!r}.", param_hint="IMAGE")
+    stem = "picture" if address or image == "-" else Path(image).stem
+    outputs = Outputs(out, stem, force)
+    return load_image(sys.stdin.buffer if image == "-" else image, fetch=fetch), outputs
 
 
 def load_model(
@@ -93,10 +144,20 @@ def load_model(
         return load(source, device=device, dtype=dtype, layers=selection, **options)
 
 
-def _shown(evidence: Evidence, image: Path, out: Path, highlighted: bool) -> dict[str, Any]:
-    """Layers and the written pictures, named after the picture asked about."""
-    fields: dict[str, Any] = {"layers": list(evidence.layers)}
-    fields["overlay"] = save_picture(evidence.overlay(), out, f"{image.stem}-overlay.png")
+def _shown(evidence: Evidence, outputs: Outputs, boxes: bool, legend: bool, highlighted: bool) -> dict[str, Any]:
+    """Layers, places and the written pictures."""
+    point = evidence.point()
+    fields: dict[str, Any] = {
+        "layers": list(evidence.layers),
+        "point": None if point is None else rounded(point),
+        "boxes": [{"box": rounded(one.box), "share": round(one.share, 3)} for one in evidence.boxes()],
+        "overlay": outputs.save(evidence.overlay(boxes=boxes, legend=legend), "overlay"),
+    }
     if highlighted:
-        fields["highlighted"] = save_picture(evidence.highlight(), out, f"{image.stem}-highlighted.png")
+        fields["highlighted"] = outputs.save(evidence.highlight(), "highlighted")
     return fields
+
+
+def _first_box(evidence: Evidence) -> list[float] | None:
+    found = evidence.boxes(most=1)
+    return rounded(found[0].box) if found else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -21,6 +21,36 @@ from vea_sdk.profiles import Profile
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder for what is written; made if absent.")]
+ForceFlag = Annotated[bool, typer.Option("--force", help="Write over files of the same name instead of numbering.")]
+
+FIELDS = {
+    "question": "what was asked",
+    "expected": "the right answer",
+    "prompt": "the text that was sent at last, the question inside",
+    "baseline": "the first answer, to the picture as it is",
+    "answer": "the last answer, to the highlighted picture",
+    "certainty": "of the last answer: the product of its tokens' probabilities",
+    "finished": "whether the answer came to its end before --max-new-tokens",
+    "mode": "highlight, or none",
+    "layers": "the layers that were read",
+    "grid": "rows and columns of patches",
+    "auroc": "how well the attention tells the patches of the evidence from the others; 0.5 is chance, 1 perfect",
+    "image_mass": "share of the attention that lies on the picture",
+    "point": "where the model looked most: x, y in pixels",
+    "boxes": "where it looked: corners in pixels, and the share of the attention inside, the highest first",
+    "top_patches": "the patches with the highest attention: corners in pixels",
+    "words": "each word of the answer, its certainty, and the first box of its own look",
+    "overlay": "the picture with the look drawn over it",
+    "highlighted": "the picture that was shown for the second question",
+    "together": "picture, overlay and highlighted picture in one",
+    "timings": "seconds per stage",
+}
+"""What the names in the output mean; every command's help lists its own."""
+
+
+def explained(*names: str) -> str:
+    """The end of a command's help: the names in its output."""
+    return "\n\n".join(["Output:", *(f"{name}: {FIELDS[name]}." for name in names)])
 
 
 @contextmanager
@@ -51,18 +81,40 @@ def report(fields: Mapping[str, Any], as_json: bool) -> None:
         return
     width = max(len(name) for name in fields)
     for name, value in fields.items():
-        print(f"{name:<{width}}  {_readable(value)}")
+        first, *others = _lines(value)
+        print(f"{name:<{width}}  {first}")
+        for line in others:
+            print(f"{'':<{width}}  {line}")
 
 
-def save_picture(picture: Image.Image, folder: Path, name: str) -> str:
-    """Write a PNG and return its path."""
-    check_folder(folder)
-    path = folder / name
-    try:
-        picture.save(path)
-    except OSError as error:
-        raise typer.BadParameter(f"cannot write to {folder}: {error}", param_hint="--out") from error
-    return str(path)
+_KINDS = ("overlay", "highlighted", "together")
+
+
+class Outputs:
+    """Files of one run in one folder, which is made at once, so that a run fails before it computes.
+
+    Where a file of the run's name is there, all of its files are numbered: ``receipt-overlay.png``, then
+    ``receipt-2-overlay.png``. With ``force`` they are written over.
+    """
+
+    def __init__(self, folder: Path, stem: str, force: bool = False) -> None:
+        check_folder(folder)
+        self._folder = folder
+        self._stem, number = stem, 1
+        while not force and any(self._path(kind).exists() for kind in _KINDS):
+            number += 1
+            self._stem = f"{stem}-{number}"
+
+    def _path(self, kind: str) -> Path:
+        return self._folder / f"{self._stem}-{kind}.png"
+
+    def save(self, picture: Image.Image, kind: str) -> str:
+        """Write a picture as PNG and return its path."""
+        try:
+            picture.save(self._path(kind))
+        except OSError as error:
+            raise typer.BadParameter(f"cannot write to {self._folder}: {error}", param_hint="--out") from error
+        return str(self._path(kind))
 
 
 def check_folder(folder: Path) -> None:
@@ -94,14 +146,29 @@ def parse_layers(text: str) -> LayerSelection:
     return text
 
 
+def rounded(box: Sequence[float]) -> list[float]:
+    """A box or point to a tenth of a pixel."""
+    return [round(float(edge), 1) for edge in box]
+
+
 def seconds(timings: Mapping[str, float]) -> dict[str, float]:
     """Timings to the millisecond."""
     return {name: round(value, 3) for name, value in timings.items()}
 
 
-def _readable(value: Any) -> str:
+def _lines(value: Any) -> list[str]:
+    """A value as people read it; boxes and words take a line each."""
+    if isinstance(value, list) and value and isinstance(value[0], Mapping | list | tuple):
+        return [_item(one) for one in value]
+    return [_item(value)]
+
+
+def _item(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_readable(part)}" for name, part in value.items())
+        return ", ".join(f"{name} {_item(part)}" for name, part in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(_readable(part) for part in value)
+        if len(value) == 4 and all(isinstance(part, float) for part in value):
+            x0, y0, x1, y1 = value
+            return f"({x0:g}, {y0:g}) to ({x1:g}, {y1:g})"
+        return ", ".join(_item(part) for part in value)
     return f"{value:.3f}" if isinstance(value, float) else str(value)

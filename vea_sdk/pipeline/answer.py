@@ -59,7 +59,7 @@ class Answer(Generic[E]):
     baseline_word_source: WordSource | KeptWords | NoWords = field(default_factory=NoWords, repr=False)
 
     @cached_property
-    def words(self) -> list[Word]:
+    def words(self) -> list[Word[E]]:
         """The words of ``text``, each with its certainty and the evidence of the row that decided it.
 
         Raises CaptureError where the rows of its tokens could not be had, and says why.
@@ -67,7 +67,7 @@ class Answer(Generic[E]):
         return self.word_source.words()
 
     @cached_property
-    def baseline_words(self) -> list[Word]:
+    def baseline_words(self) -> list[Word[E]]:
         """The same of ``baseline``."""
         return self.words if self.baseline_word_source is self.word_source else self.baseline_word_source.words()
 
@@ -86,7 +86,7 @@ class Answer(Generic[E]):
         """
         return answer_dict.from_dict(values, images)
 
-    def words_at(self, x: float, y: float, image: int = 0) -> list[tuple[Word, float]]:
+    def words_at(self, x: float, y: float, image: int = 0) -> list[tuple[Word[E], float]]:
         """The words with the attention that each paid to the patch at a point of a picture, the highest first.
 
         Args:
@@ -99,7 +99,7 @@ class Answer(Generic[E]):
         """
         rated = []
         for word in self.words:
-            of_word = word.evidence if isinstance(word.evidence, list) else [word.evidence]
+            of_word: list[Any] = word.evidence if isinstance(word.evidence, list) else [word.evidence]
             if not 0 <= image < len(of_word):
                 raise InvalidInputError(f"image={image} is none of the {len(of_word)} pictures, counted from 0.")
             rated.append((word, of_word[image].score_at(x, y)))

@@ -84,13 +84,13 @@ def from_dict(values: Mapping[str, Any], images: Sequence[Image.Image]) -> Answe
 def _words(answer: Answer[Any], name: str) -> list[dict[str, Any]] | str:
     """The words with their rows, or why there are none."""
     try:
-        words: list[Word] = getattr(answer, name)
+        words: list[Word[Any]] = getattr(answer, name)
         return [_word(word) for word in words]
     except CaptureError as error:
         return str(error)
 
 
-def _word(word: Word) -> dict[str, Any]:
+def _word(word: Word[Any]) -> dict[str, Any]:
     found = word.evidence if isinstance(word.evidence, list) else [word.evidence]
     return {
         "text": word.text,
@@ -112,7 +112,7 @@ def _kept(words: Any, found: Sequence[Evidence], single: bool) -> KeptWords | No
     return KeptWords([_word_of(word, found, single) for word in words])
 
 
-def _word_of(values: Mapping[str, Any], found: Sequence[Evidence], single: bool) -> Word:
+def _word_of(values: Mapping[str, Any], found: Sequence[Evidence], single: bool) -> Word[Any]:
     parts = [np.array(rows, np.float32) for rows in values["layer_scores"]]
     stats = {name: np.array(part, np.float32) for name, part in values["stats"].items()}
     layers = tuple(values["layers"])

@@ -25,7 +25,7 @@ class NoWords:
 
     reason: str = "this answer was made without its words"
 
-    def words(self) -> list[Word]:
+    def words(self) -> list[Word[Any]]:
         raise CaptureError(f"{self.reason}{self.ENDING}")
 
 
@@ -47,7 +47,7 @@ class WordSource:
     constants: Constants
     single: bool
 
-    def words(self) -> list[Word]:
+    def words(self) -> list[Word[Any]]:
         chosen = self.generated.log_probabilities
         found = []
         for text, span, tokens in split_words(self.generated.tokens.tolist(), self.tokenizer):
@@ -66,7 +66,7 @@ class WordSource:
 class KeptWords:
     """Words that were kept as they were."""
 
-    kept: Sequence[Word]
+    kept: Sequence[Word[Any]]
 
-    def words(self) -> list[Word]:
+    def words(self) -> list[Word[Any]]:
         return list(self.kept)
