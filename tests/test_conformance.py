@@ -45,8 +45,11 @@ def test_the_ways_to_look() -> None:
     """One architecture of each kind: merged and cross-attention, own code, indexer, embeddings, masks, tiles, keys that
     layers share."""
     kinds = ["t5gemma2", "idefics", "git", "dots3_note", "blip-2", "kosmos-2.5", "idefics3", "qwen3_5", "gemma4"]
-    found = states(run_suite(*kinds, minutes=5))
+    rows = run_suite(*kinds, minutes=5)
+    found = states(rows)
     assert {name: capture for name, (capture, _) in found.items()} == dict.fromkeys(kinds, "ok")
+    videos = {row["model_type"]: row["video"] for row in rows}
+    assert {name for name in kinds if videos[name] == "ok"} == {"dots3_note", "qwen3_5", "gemma4"}
     without_grid = {name for name, (_, geometry) in found.items() if geometry != "ok"}
     assert without_grid == {"blip-2", "kosmos-2.5"}
 
@@ -60,7 +63,9 @@ def test_every_architecture() -> None:
     assert sum(row["geometry"] == "ok" for row in rows) >= 70
     assert all(min(row["correlation_x"], row["correlation_y"]) > 0.97 for row in rows if row["geometry"] == "ok")
     if transformers.__version__ == support.table()["transformers"]:
-        assert states(rows) == states(support.table()["architectures"])
+        table = support.table()["architectures"]
+        assert states(rows) == states(table)
+        assert {row["model_type"]: row["video"] for row in rows} == {row["model_type"]: row["video"] for row in table}
 
 
 def test_the_page_is_made_from_the_table() -> None:
@@ -83,13 +88,14 @@ def test_doctor_prints_the_table(capsys: pytest.CaptureFixture[str], monkeypatch
 
 def test_reasons_stand_in_the_notes(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [
-        {"model_type": "a", "capture": "ok", "geometry": "none: resampled", "eager_error": 2e-7, "flags": ["sliding"]},
-        {"model_type": "b", "capture": "left out: no picture: text", "geometry": "-"},
+        {"model_type": "a", "capture": "ok", "geometry": "none: resampled", "eager_error": 2e-7, "flags": ["sliding"]}
+        | {"video": "ok"},
+        {"model_type": "b", "capture": "left out: no picture: text", "geometry": "-", "video": "-"},
     ]
     monkeypatch.setattr(support, "table", lambda: {"architectures": rows})
     first, second = (line.split(" | ") for line in support.markdown().splitlines()[2:])
-    assert [cell.strip(" |") for cell in first] == ["a", "ok", "2e-07", "", "none", "", "", "sliding, resampled"]
-    assert [cell.strip(" |") for cell in second] == ["b", "left out", "", "", "-", "", "", "no picture: text"]
+    assert [cell.strip(" |") for cell in first] == ["a", "ok", "2e-07", "", "none", "", "", "ok", "sliding, resampled"]
+    assert [cell.strip(" |") for cell in second] == ["b", "left out", "", "", "-", "", "", "", "no picture: text"]
 
 
 # Beginnings of model types that mean something else too; their whole name is looked for instead.

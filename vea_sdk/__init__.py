@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vea_sdk.capture.words import Word
     from vea_sdk.evaluation import evaluate
     from vea_sdk.evaluation.analysis import analyze
-    from vea_sdk.evidence import Evidence, Region
+    from vea_sdk.evidence import Evidence, Region, Video, VideoEvidence, load_video
     from vea_sdk.grounding import metrics
     from vea_sdk.grounding.probes import probes
     from vea_sdk.grounding.profiling import profile
@@ -32,6 +32,8 @@ __all__ = [
     "Region",
     "Sample",
     "VeaError",
+    "Video",
+    "VideoEvidence",
     "Word",
     "__version__",
     "adapters",
@@ -42,6 +44,7 @@ __all__ = [
     "evidence",
     "grounding",
     "load",
+    "load_video",
     "metrics",
     "monitor",
     "ops",
@@ -57,12 +60,15 @@ _LATER = {
     "Evidence": "vea_sdk.evidence",
     "Region": "vea_sdk.evidence",
     "Sample": "vea_sdk.grounding.samples",
+    "Video": "vea_sdk.evidence",
+    "VideoEvidence": "vea_sdk.evidence",
     "Word": "vea_sdk.capture.words",
     "analyze": "vea_sdk.evaluation.analysis",
     "evaluate": "vea_sdk.evaluation",
     "evidence": "vea_sdk.evidence",
     "grounding": "vea_sdk.grounding",
     "load": "vea_sdk.loading",
+    "load_video": "vea_sdk.evidence",
     "metrics": "vea_sdk.grounding.metrics",
     "probes": "vea_sdk.grounding.probes.compose",
     "profile": "vea_sdk.grounding.profiling",

@@ -16,6 +16,8 @@ from tests.conformance import suite, workers
 from tests.conformance.document import DOCUMENT, document
 from vea_sdk.adapters import support
 
+CHECKS = ("capture", "geometry", "video")
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=suite.__doc__)
@@ -46,9 +48,11 @@ def main() -> int:
         "torch": torch.__version__,
         "captured": sum(row["capture"] == "ok" for row in rows),
         "geometry": sum(row["geometry"] == "ok" for row in rows),
+        "video": sum(row["video"] == "ok" for row in rows),
         "architectures": rows,
     }
-    print(f"{summary['captured']} captured, {summary['geometry']} with geometry, of {len(rows)}", file=sys.stderr)
+    found = f"{summary['captured']} captured, {summary['geometry']} with geometry, {summary['video']} of video"
+    print(f"{found}, of {len(rows)}", file=sys.stderr)
     if arguments.write:
         support.TABLE.write_text(json.dumps(without_times(summary), indent=1) + "\n")
         support.table.cache_clear()
@@ -58,14 +62,12 @@ def main() -> int:
     if arguments.at_least:
         captured, geometry = arguments.at_least
         return int(summary["captured"] < captured or summary["geometry"] < geometry or any(map(wrong, rows)))
-    return int(any(value.startswith("FAILED") for row in rows for value in (row["capture"], row["geometry"])))
+    return int(any(row[check].startswith("FAILED") for row in rows for check in CHECKS))
 
 
 def wrong(row: dict[str, Any]) -> bool:
     """Whether a comparison failed: a finding about the package. Other errors are those of a model or processor."""
-    return any(
-        str(row[check]).startswith("FAILED ") and "Error: " not in row[check] for check in ("capture", "geometry")
-    )
+    return any(str(row[check]).startswith("FAILED ") and "Error: " not in row[check] for check in CHECKS)
 
 
 def without_times(summary: dict[str, Any]) -> dict[str, Any]:
@@ -89,5 +91,5 @@ def line(row: dict[str, Any]) -> str:
     flags = ", ".join(row.get("flags", []))
     return (
         f"{row['model_type']:24} capture {row['capture']} {'/'.join(figures)}  geometry {row['geometry']} "
-        f"{'/'.join(places)}  [{flags}] {row.get('seconds', 0)} s"
+        f"{'/'.join(places)}  video {row['video']}  [{flags}] {row.get('seconds', 0)} s"
     )

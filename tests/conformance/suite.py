@@ -18,6 +18,7 @@ from tests.conformance import models
 from tests.conformance.capture import Mismatch, check_capture
 from tests.conformance.geometry import check_geometry, check_no_grid
 from tests.conformance.tiny import CASES, LEFT_OUT, Tiny
+from tests.conformance.video import NO_GEOMETRY, VIDEO_CASES, check_video
 from vea_sdk.errors import VeaError
 
 GENERIC = "generic, unverified"
@@ -40,18 +41,19 @@ def run(model_type: str, verbose: bool = False) -> dict[str, Any]:
     """One row: {model_type, class, capture, geometry, …}; "ok", or why not."""
     row: dict[str, Any] = {"model_type": model_type, "class": architectures().get(model_type, "not in this release")}
     if model_type in LEFT_OUT:
-        return row | {"capture": LEFT_OUT[model_type], "geometry": "-"}
+        return row | {"capture": LEFT_OUT[model_type], "geometry": "-", "video": "-"}
     if model_type not in CASES:
-        return row | {"capture": GENERIC, "geometry": GENERIC}
+        return row | {"capture": GENERIC, "geometry": GENERIC, "video": "-"}
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             tiny = CASES[model_type]()
         except Exception as error:  # one architecture that does not build must not hide the others
-            return row | {"capture": explained(error, verbose), "geometry": "-"}
+            return row | {"capture": explained(error, verbose), "geometry": "-", "video": "-"}
         row |= attempt("capture", lambda: captured(tiny), verbose)
         row |= attempt("geometry", lambda: laid_out(tiny), verbose)
+        row |= attempt("video", lambda: {"video": video(model_type)}, verbose)
     return row | {"seconds": round(time.perf_counter() - start, 1)}
 
 
@@ -84,6 +86,14 @@ def laid_out(tiny: Tiny) -> dict[str, Any]:
         "correlation_y": round(result.correlation_y, 4),
         "bias": round(result.bias, 2),
     }
+
+
+def video(model_type: str) -> str:
+    """ "ok", why frames have no place, or "-" where the processor takes no video."""
+    if model_type not in VIDEO_CASES:
+        return NO_GEOMETRY.get(model_type, "-")
+    check_video(model_type)
+    return "ok"
 
 
 def attempt(what: str, check: Callable[[], dict[str, Any]], verbose: bool) -> dict[str, Any]:

@@ -94,6 +94,10 @@ def pil_to_tensor(image: Any) -> Tensor:
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1).contiguous()
 
 
+def to_pil_image(image: Tensor) -> Any:
+    return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+
+
 class ImageReadMode(enum.Enum):
     UNCHANGED = None
     GRAY = "L"
@@ -116,6 +120,7 @@ FUNCTIONS: tuple[Any, ...] = (
     grayscale_to_rgb,
     rgb_to_grayscale,
     pil_to_tensor,
+    to_pil_image,
 )
 
 

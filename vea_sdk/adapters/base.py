@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from vea_sdk.adapters.call import AttentionCall
 from vea_sdk.adapters.canvas import Canvas
+from vea_sdk.adapters.frames import VideoLayout, VideoSize, merged_patches
 from vea_sdk.adapters.geometry import ImageLayout, check_size
 from vea_sdk.adapters.modules import attention_of, decoder_layers, decoder_of, unwrap
+from vea_sdk.adapters.options import video_option
 from vea_sdk.adapters.prompting import Pictures
 from vea_sdk.errors import GeometryError, ImageTokenError, InvalidInputError, UnsupportedModelError
 
@@ -22,8 +24,9 @@ class Adapter:
     """One architecture's facts. The base class serves any decoder whose blocks hold one attention module.
 
     For a model of your own, override what differs: ``attention_modules`` and ``image_positions`` for capture,
-    ``returned_weights`` or ``attention_call`` where attention is hidden, ``lay_out`` for maps on the picture; name
-    the ``config.model_type`` values in ``model_types`` and call ``vea_sdk.adapters.register``.
+    ``returned_weights`` or ``attention_call`` where attention is hidden, ``lay_out`` for maps on the picture and
+    ``lay_out_videos`` for maps on frames; name the ``config.model_type`` values in ``model_types`` and call
+    ``vea_sdk.adapters.register``.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ()
@@ -108,22 +111,57 @@ class Adapter:
             )
         return int(token_id)
 
+    @property
+    def video_token_id(self) -> int | None:
+        """The id of the placeholder that embeddings of video frames replace; None where it is the image's, or where
+        the model takes no video."""
+        token_id = getattr(self.config, "video_token_id", None)
+        return None if token_id is None else int(token_id)
+
     def image_positions(self, input_ids: Tensor) -> Tensor:
-        """Key positions of the image tokens, in prompt order.
+        """Key positions of the image tokens, in prompt order: of pictures, and of the frames of videos.
 
         ``input_ids``: [B, N]. Returns [B, M] int64 with M the most image tokens in a row; rows with fewer end
-        in −1. Raises ImageTokenError when no row holds an image token.
+        in −1. A prompt with pictures and videos has all their tokens here, in the order in which they stand in it.
+        Raises ImageTokenError when no row holds an image token.
         """
-        is_image = self._is_image(input_ids)
-        counts = is_image.sum(dim=1, keepdim=True)
-        most = int(counts.max())
+        is_visual = self.is_visual(input_ids)
+        most = int(is_visual.sum(dim=1).max())
         if most == 0:
+            video = "" if self.video_token_id is None else f" and no video token (id {self.video_token_id})"
             raise ImageTokenError(
-                f"{self.name}: no image token (id {self.image_token_id}) among the {input_ids.shape[1]} "
+                f"{self.name}: no image token (id {self.image_token_id}){video} among the {input_ids.shape[1]} "
                 "tokens of the prompt. Give the processor a picture, put the image placeholder into the "
                 "prompt (a chat template does), or pass image_positions= with inputs_embeds."
             )
-        return marked_positions(is_image, most)
+        return marked_positions(is_visual, most)
+
+    def video_positions(self, input_ids: Tensor) -> Tensor:
+        """Key positions of the tokens of videos, as ``image_positions`` gives those of all that is seen.
+
+        Raises ImageTokenError when no row holds one.
+        """
+        is_video = self.is_video(input_ids)
+        most = int(is_video.sum(dim=1).max())
+        if most == 0:
+            raise ImageTokenError(
+                f"{self.name}: no token of a video among the {input_ids.shape[1]} tokens of the prompt. Give the "
+                "processor videos=, and put the video placeholder into the prompt (a chat template does)."
+            )
+        return marked_positions(is_video, most)
+
+    def is_visual(self, input_ids: Tensor) -> Tensor:
+        """Which tokens stand for pictures or frames: [B, N] bool."""
+        is_image = self._is_image(input_ids)
+        return is_image if self.video_token_id is None else is_image | (input_ids == self.video_token_id)
+
+    def is_video(self, input_ids: Tensor) -> Tensor:
+        """Which tokens stand for frames: [B, N] bool. Those of the video's own id, and where the prompt holds none,
+        those of the image's: some processors write frames as pictures with their time beside them."""
+        is_video = torch.zeros_like(input_ids, dtype=torch.bool)
+        if self.video_token_id is not None:
+            is_video = input_ids == self.video_token_id
+        return is_video if is_video.any() else self._is_image(input_ids)
 
     def prompt_positions(self, fed: Mapping[str, Any]) -> Tensor:
         """``image_positions`` of one pass of the decoder, from its named arguments and those of the model."""
@@ -170,6 +208,79 @@ class Adapter:
             "the picture. Subclass vea_sdk.adapters.Adapter and override lay_out()."
         )
 
+    def video_layouts(
+        self, inputs: Mapping[str, Any], video_sizes: Sequence[VideoSize], processor: Any
+    ) -> list[VideoLayout]:
+        """How each video of the prompt became tokens, in prompt order (row after row in a batch).
+
+        ``inputs``: what the processor returned; ``video_sizes``: (number of frames, (height, width)) of the videos as
+        they were given to it, nothing sampled afterwards; ``processor``: the processor that made the inputs. Raises
+        GeometryError when the layouts do not account for exactly the tokens of videos that the prompt holds. Where
+        frames bear the image's own token id, the prompt may hold no picture beside the video.
+        """
+        for n_frames, size in video_sizes:
+            check_size("Each frame of video_sizes", size)
+            if n_frames < 1:
+                raise GeometryError(f"A video of {n_frames} frames shows nothing. Give at least one.")
+        if getattr(processor, "video_processor", None) is None:
+            raise GeometryError(
+                f"{self.name}: its processor ({type(processor).__name__}) has no video processor, so it prepares no "
+                "frames. Load the checkpoint with AutoProcessor, with torchvision installed, or give the frames as "
+                "pictures."
+            )
+        self.video_positions(inputs["input_ids"])  # raises when there is no such token at all
+        sizes = [(int(n), (int(h), int(w))) for n, (h, w) in video_sizes]
+        layouts = self.lay_out_videos(inputs, sizes, processor)
+        found = self.is_video(inputs["input_ids"]).sum(dim=1).tolist()
+        if not _filled(found, [layout.n_tokens for layout in layouts]):
+            raise GeometryError(
+                f"{self.name}: the prompt holds {sum(found)} tokens of videos (by row: {found}), the frames account "
+                f"for {sum(layout.n_tokens for layout in layouts)}: {'; '.join(map(str, layouts))}. Give the number of "
+                "frames and their (height, width), in prompt order, as the processor got them, with "
+                "do_sample_frames=False, so that it drops none."
+            )
+        return layouts
+
+    def lay_out_videos(
+        self, inputs: Mapping[str, Any], video_sizes: Sequence[VideoSize], processor: Any
+    ) -> list[VideoLayout]:
+        """``video_layouts`` before the check. Here: what the processor returned as ``video_grid_thw``, (steps, rows,
+        columns) of patches, in one row per video or in several that follow each other."""
+        if "video_grid_thw" not in inputs:
+            raise GeometryError(
+                f"{self.name}: no geometry of video is known for this architecture, so attention cannot be laid on its "
+                "frames. Subclass vea_sdk.adapters.Adapter and override lay_out_videos()."
+            )
+        grids = iter(inputs["video_grid_thw"].tolist())
+        together = self.frames_per_step(processor)
+        layouts = []
+        for n_frames, size in video_sizes:
+            steps: list[ImageLayout] = []
+            while len(steps) * together < n_frames:
+                patches, rows, cols = next(grids, (0, 0, 0))
+                if not patches:
+                    raise GeometryError(
+                        f"{self.name}: video_grid_thw describes {len(steps)} steps of {together} frames, the video has "
+                        f"{n_frames} frames. Give every video, and do_sample_frames=False to the processor."
+                    )
+                frame = self.lay_out_frame(size, (rows, cols), processor)
+                steps += [frame] * self.steps_of(patches, processor)
+            layouts.append(VideoLayout.of(steps, n_frames, together))
+        return layouts
+
+    def lay_out_frame(self, size: tuple[int, int], patch_grid: tuple[int, int], processor: Any) -> ImageLayout:
+        """One step of time: a frame resized to ``patch_grid`` (rows, cols) patches."""
+        patch, merge = (int(video_option(processor, name) or 1) for name in ("patch_size", "merge_size"))
+        return merged_patches(size, patch_grid, patch, merge)
+
+    def frames_per_step(self, processor: Any) -> int:
+        """How many frames share the tokens of one step."""
+        return int(video_option(processor, "temporal_patch_size") or 1)
+
+    def steps_of(self, patches: int, processor: Any) -> int:
+        """How many steps so many patches along the axis of time make."""
+        return patches
+
     def prepare(self, processor: Any, pictures: Pictures, texts: Sequence[str], padding: Mapping[str, Any]) -> Any:
         """Model inputs of one turn per row, where there is no chat template: this architecture's own prompt protocol.
 
@@ -213,6 +324,31 @@ class Adapter:
             'they cannot be highlighted. Use highlight_on="picture", or override canvases() in an adapter.'
         )
 
+    def shows_video(self, input_ids: Tensor) -> bool:
+        """Whether a prompt holds tokens of videos that can be told from those of pictures."""
+        return self.video_token_id is not None and bool((input_ids == self.video_token_id).any())
+
+    def first_tokens(self, input_ids: Tensor, layouts: Sequence[ImageLayout] | Sequence[VideoLayout]) -> list[int]:
+        """Where the tokens of each picture, or of each video, begin among ``image_positions`` of its row.
+
+        ``layouts``: what ``layouts`` or ``video_layouts`` gave for these ids. With pictures alone this counts up their
+        tokens; where a prompt shows pictures and videos, the others' tokens stand between. Raises GeometryError when
+        the layouts do not fill their tokens.
+        """
+        of_videos = bool(layouts) and isinstance(layouts[0], VideoLayout)
+        marked = self.is_video(input_ids) if of_videos else self._is_image(input_ids)
+        ranks = [
+            row[seen].nonzero().flatten().tolist() for row, seen in zip(marked, self.is_visual(input_ids), strict=True)
+        ]
+        if not _filled([len(row) for row in ranks], [layout.n_tokens for layout in layouts]):
+            raise GeometryError(
+                f"{self.name}: the layouts account for {sum(layout.n_tokens for layout in layouts)} tokens, the prompt "
+                f"holds {sum(map(len, ranks))}. Give the layouts of these very inputs."
+            )
+        left = [rank for row in ranks for rank in row]
+        before = [0, *accumulate(layout.n_tokens for layout in layouts)]
+        return [left[count] for count in before[:-1]]
+
     def check_layouts(self, input_ids: Tensor, layouts: Sequence[ImageLayout]) -> None:
         """Raises GeometryError unless the layouts account for the image tokens of every row of
         ``input_ids``."""
@@ -238,14 +374,20 @@ class Adapter:
     def fits(self, input_ids: Tensor, layouts: Sequence[ImageLayout]) -> bool:
         """Whether the pictures' tokens fill the image tokens of every row, no picture crossing into
         another row."""
-        found = list(accumulate(self._is_image(input_ids).sum(dim=1).tolist()))
-        described = [0, *accumulate(layout.n_tokens for layout in layouts)]
-        return found[-1] == described[-1] and set(found) <= set(described)
+        found = self._is_image(input_ids).sum(dim=1).tolist()
+        return _filled(found, [layout.n_tokens for layout in layouts])
 
     def _is_image(self, input_ids: Tensor) -> Tensor:
         if input_ids.ndim != 2:
             raise InvalidInputError(f"input_ids must be [batch, tokens]; got shape {tuple(input_ids.shape)}.")
         return input_ids == self.image_token_id
+
+
+def _filled(found: Sequence[int], described: Sequence[int]) -> bool:
+    """Whether what is described (tokens of each picture or video) fills what every row holds, none crossing into
+    another row."""
+    ends, edges = list(accumulate(found)), [0, *accumulate(described)]
+    return ends[-1] == edges[-1] and set(ends) <= set(edges)
 
 
 def marked_positions(marked: Tensor, width: int) -> Tensor:

@@ -24,15 +24,18 @@ class HunYuanVLAdapter(Adapter):
     ) -> list[ImageLayout]:
         grids = inputs["image_grid_thw"].tolist()
         self.check_pictures(len(image_sizes), len(grids))
+        return [
+            self.lay_out_frame(size, (rows, cols), processor)
+            for size, (_, rows, cols) in zip(image_sizes, grids, strict=True)
+        ]
+
+    def lay_out_frame(self, size: tuple[int, int], patch_grid: tuple[int, int], processor: Any) -> ImageLayout:
+        """A picture or a frame."""
         vision = self.config.vision_config
-        layouts = []
-        for size, (_, height, width) in zip(image_sizes, grids, strict=True):
-            rows, cols = height // vision.spatial_merge_size, width // vision.spatial_merge_size
-            canvas = Canvas.of(size).resized(height * vision.patch_size, width * vision.patch_size)
-            grid = canvas.grid(raster(rows, cols, first_token=self.framed, row_stride=cols + 1))
-            n_tokens = rows * (cols + 1) + 2 * self.framed
-            layouts.append(ImageLayout(size, canvas.size, canvas.region, n_tokens, (grid,)))
-        return layouts
+        rows, cols = (patches // vision.spatial_merge_size for patches in patch_grid)
+        canvas = Canvas.of(size).resized(*(patches * vision.patch_size for patches in patch_grid))
+        grid = canvas.grid(raster(rows, cols, first_token=self.framed, row_stride=cols + 1))
+        return ImageLayout(size, canvas.size, canvas.region, rows * (cols + 1) + 2 * self.framed, (grid,))
 
 
 class HYV4VLAdapter(HunYuanVLAdapter):

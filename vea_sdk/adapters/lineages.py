@@ -7,6 +7,7 @@ from vea_sdk.adapters.base import Adapter
 from vea_sdk.adapters.blip import BlipAdapter, GitAdapter
 from vea_sdk.adapters.cohere import Cohere2VisionAdapter
 from vea_sdk.adapters.emu3 import Apertus1p5Adapter, Emu3Adapter
+from vea_sdk.adapters.ernie import ErnieAdapter
 from vea_sdk.adapters.florence2 import Florence2Adapter
 from vea_sdk.adapters.fuyu import FuyuAdapter
 from vea_sdk.adapters.gemma3 import Gemma3Adapter, ShieldGemma2Adapter
@@ -23,11 +24,12 @@ from vea_sdk.adapters.kimi import KimiAdapter
 from vea_sdk.adapters.lfm2_vl import Lfm2VlAdapter
 from vea_sdk.adapters.llama4 import Llama4Adapter
 from vea_sdk.adapters.llava import LlavaAdapter
-from vea_sdk.adapters.llava_next import LlavaNextAdapter
+from vea_sdk.adapters.llava_next import LlavaNextAdapter, LlavaNextVideoAdapter
 from vea_sdk.adapters.llava_onevision import LlavaOnevisionAdapter
 from vea_sdk.adapters.minicpm import MiniCPMVAdapter
 from vea_sdk.adapters.mllama import MllamaAdapter
 from vea_sdk.adapters.molmo2 import Molmo2Adapter
+from vea_sdk.adapters.nemotron import NemotronOmniAdapter
 from vea_sdk.adapters.ovis import Ovis2Adapter
 from vea_sdk.adapters.perception_lm import PerceptionLMAdapter
 from vea_sdk.adapters.pix2struct import Pix2StructAdapter
@@ -36,6 +38,8 @@ from vea_sdk.adapters.resampled import KosmosAdapter, QFormerAdapter, ResampledA
 from vea_sdk.adapters.step import Step3p7Adapter
 from vea_sdk.adapters.t5gemma2 import T5Gemma2Adapter
 from vea_sdk.adapters.unlimited_ocr import UnlimitedOcrAdapter
+from vea_sdk.adapters.video_llama_3 import VideoLlama3Adapter
+from vea_sdk.adapters.video_llava import VideoLlavaAdapter
 from vea_sdk.adapters.vision_encoder import PPFormulaNetAdapter, VisionEncoderDecoderAdapter
 
 ADAPTERS: tuple[type[Adapter], ...] = (
@@ -44,6 +48,7 @@ ADAPTERS: tuple[type[Adapter], ...] = (
     BlipAdapter,
     Cohere2VisionAdapter,
     Emu3Adapter,
+    ErnieAdapter,
     Florence2Adapter,
     FuyuAdapter,
     Gemma3Adapter,
@@ -66,10 +71,12 @@ ADAPTERS: tuple[type[Adapter], ...] = (
     Llama4Adapter,
     LlavaAdapter,
     LlavaNextAdapter,
+    LlavaNextVideoAdapter,
     LlavaOnevisionAdapter,
     MiniCPMVAdapter,
     MllamaAdapter,
     Molmo2Adapter,
+    NemotronOmniAdapter,
     Ovis2Adapter,
     PPFormulaNetAdapter,
     PerceptionLMAdapter,
@@ -81,5 +88,7 @@ ADAPTERS: tuple[type[Adapter], ...] = (
     Step3p7Adapter,
     T5Gemma2Adapter,
     UnlimitedOcrAdapter,
+    VideoLlama3Adapter,
+    VideoLlavaAdapter,
     VisionEncoderDecoderAdapter,
 )

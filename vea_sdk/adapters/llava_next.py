@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from vea_sdk.adapters.base import Adapter
 from vea_sdk.adapters.canvas import Canvas, raster
+from vea_sdk.adapters.frames import VideoLayout, VideoSize, frame_by_frame, frame_canvas, patched
 from vea_sdk.adapters.geometry import ImageLayout
 
 
@@ -16,7 +17,7 @@ class LlavaNextAdapter(Adapter):
     """The tile mosaic is the grid point nearest to the picture's size; the picture is scaled to fit and
     padded on both sides, and the model drops the rows or columns of tokens that hold padding only."""
 
-    model_types: ClassVar[tuple[str, ...]] = ("llava_next", "llava_next_video")
+    model_types: ClassVar[tuple[str, ...]] = ("llava_next",)
 
     def lay_out(
         self, inputs: Mapping[str, Any], image_sizes: Sequence[tuple[int, int]], processor: Any
@@ -61,6 +62,18 @@ class LlavaNextAdapter(Adapter):
         side = self.config.vision_config.image_size
         tiles = Canvas(layout.input_region, layout.input_size).tiles(side, side)
         return [Canvas.of(layout.original_size).resized(side, side), *tiles]
+
+
+class LlavaNextVideoAdapter(LlavaNextAdapter):
+    """Frames are resized and their middle cut out, and their patches pooled; without tiles or line ends."""
+
+    model_types: ClassVar[tuple[str, ...]] = ("llava_next_video",)
+
+    def lay_out_videos(
+        self, inputs: Mapping[str, Any], video_sizes: Sequence[VideoSize], processor: Any
+    ) -> list[VideoLayout]:
+        side = int(self.config.vision_config.patch_size * self.config.spatial_pool_stride)
+        return frame_by_frame(video_sizes, lambda size: patched(size, frame_canvas(size, processor), side))
 
 
 def fit_and_pad(picture: Canvas, height: int, width: int) -> Canvas:

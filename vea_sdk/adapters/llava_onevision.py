@@ -8,6 +8,7 @@ from typing import Any
 
 from vea_sdk.adapters.base import Adapter
 from vea_sdk.adapters.canvas import Canvas, raster
+from vea_sdk.adapters.frames import VideoLayout, VideoSize, frame_by_frame, frame_canvas
 from vea_sdk.adapters.geometry import ImageLayout
 from vea_sdk.adapters.llava_next import LlavaNextAdapter
 
@@ -37,6 +38,19 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
         if len(layout.grids) == 1:  # one of several: padded with the processor's mean colour, before the resize
             return Adapter.canvases(self, layout, processor)
         return super().canvases(layout, processor)
+
+    def lay_out_videos(
+        self, inputs: Mapping[str, Any], video_sizes: Sequence[VideoSize], processor: Any
+    ) -> list[VideoLayout]:
+        """Half as many tokens along each side as patches, rounded up, by bilinear resampling; a line end closes the
+        video."""
+        side = math.ceil(self.tile_side / 2)
+
+        def step(size: tuple[int, int]) -> ImageLayout:
+            canvas = frame_canvas(size, processor)
+            return ImageLayout(size, canvas.size, canvas.region, side * side, (canvas.grid(raster(side, side)),))
+
+        return frame_by_frame(video_sizes, step, beyond=1)
 
     def _one_of_several(self, original_size: tuple[int, int]) -> ImageLayout:
         side, tile = self.tile_side, self.config.vision_config.image_size

@@ -7,8 +7,9 @@ from typing import Any
 
 from vea_sdk.adapters.base import Adapter
 from vea_sdk.adapters.canvas import Canvas, raster
+from vea_sdk.adapters.frames import VideoLayout, VideoSize
 from vea_sdk.adapters.geometry import ImageLayout, PatchGrid
-from vea_sdk.adapters.options import image_option, size_option
+from vea_sdk.adapters.options import image_option, size_option, video_option, video_size_option
 
 
 class Molmo2Adapter(Adapter):
@@ -36,6 +37,21 @@ class Molmo2Adapter(Adapter):
             canvas = picture.resized(n_patches[0] * patch, n_patches[1] * patch)
             n_tokens = low_rows * low_cols + rows * cols
             layouts.append(ImageLayout(size, canvas.size, canvas.region, n_tokens, (high, low)))
+        return layouts
+
+    def lay_out_videos(
+        self, inputs: Mapping[str, Any], video_sizes: Sequence[VideoSize], processor: Any
+    ) -> list[VideoLayout]:
+        """Frames as pictures of low resolution. The odd patch of a border window is at its bottom and right, too."""
+        patch, pool = video_option(processor, "patch_size"), tuple(video_option(processor, "pooling_size"))
+        pixels = video_size_option(processor, "size")["height"]
+        layouts = []
+        for (n_frames, size), (n_steps, rows, cols) in zip(video_sizes, inputs["video_grids"].tolist(), strict=True):
+            patches = Canvas.of(size).resized(pixels // patch, pixels // patch)
+            canvas = patches.resized(pixels, pixels)
+            grid = pooled(patches, rows, cols, pool)
+            step = ImageLayout(size, canvas.size, canvas.region, rows * cols, (grid,))
+            layouts.append(VideoLayout.of([step] * n_steps, n_frames))
         return layouts
 
 

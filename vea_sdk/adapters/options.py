@@ -20,9 +20,24 @@ def image_option(processor: Any, name: str) -> Any:
     return getattr(processor.image_processor, name, None)
 
 
+def video_option(processor: Any, name: str) -> Any:
+    """A video setting as the processor's call applies it, as :func:`image_option` reads those of pictures."""
+    typed = getattr(getattr(processor, "valid_processor_kwargs", None), "_defaults", {})
+    for defaults in (typed.get("videos_kwargs", {}), getattr(processor, "videos_kwargs", {})):
+        if defaults.get(name) is not None:
+            return defaults[name]
+    return getattr(processor.video_processor, name, None)
+
+
 def size_option(processor: Any, name: str) -> dict[str, int]:
     """A size setting ("size", "crop_size") as a plain dictionary without empty fields."""
     size = image_option(processor, name)
+    return {key: int(value) for key, value in dict(size or {}).items() if value is not None}
+
+
+def video_size_option(processor: Any, name: str) -> dict[str, int]:
+    """As :func:`size_option`, of the frames of videos."""
+    size = video_option(processor, name)
     return {key: int(value) for key, value in dict(size or {}).items() if value is not None}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from vea_sdk.adapters.base import Adapter
 from vea_sdk.adapters.canvas import Canvas
+from vea_sdk.adapters.frames import merged_patches
 from vea_sdk.adapters.geometry import ImageLayout
 
 
@@ -30,13 +31,3 @@ class QwenVLAdapter(Adapter):
 
     def canvases(self, layout: ImageLayout, processor: Any) -> list[Canvas]:
         return [Canvas(layout.input_region, layout.input_size)]
-
-
-def merged_patches(
-    original_size: tuple[int, int], patch_grid: tuple[int, int], patch_size: int, merge_size: int
-) -> ImageLayout:
-    """A whole picture resized to ``patch_grid`` (rows, cols) patches, merge_size² of which make one token."""
-    rows, cols = patch_grid
-    canvas = Canvas.of(original_size).resized(rows * patch_size, cols * patch_size)
-    tokens = canvas.patches(patch_size * merge_size, patch_size * merge_size)
-    return ImageLayout(original_size, canvas.size, canvas.region, tokens.token_index.size, (tokens,))

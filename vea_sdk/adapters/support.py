@@ -44,12 +44,12 @@ def markdown() -> str:
     return "\n".join(f"| {line} |" for line in lines) + "\n"
 
 
-HEADINGS = ("architecture", "capture", "eager", "float64", "geometry", "x", "y", "notes")
+HEADINGS = ("architecture", "capture", "eager", "float64", "geometry", "x", "y", "video", "notes")
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     """One row; the reasons, "left out: why", move to the notes."""
-    states = {name: str(row[name]).split(": ") for name in ("capture", "geometry")}
+    states = {name: str(row[name]).split(": ") for name in ("capture", "geometry", "video")}
     notes = [*row.get("flags", []), *(": ".join(rest) for _, *rest in states.values() if rest)]
     return (
         row["model_type"],
@@ -57,5 +57,6 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         *(f"{row[name]:.0e}" if name in row else "" for name in ("eager_error", "float64_error")),
         states["geometry"][0],
         *(f"{row[name]:.3f}" if name in row else "" for name in ("correlation_x", "correlation_y")),
+        states["video"][0].replace("-", ""),
         ", ".join(notes),
     )

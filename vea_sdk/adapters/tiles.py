@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from vea_sdk.adapters.base import Adapter
 from vea_sdk.adapters.canvas import Canvas, raster, tile_mosaic
+from vea_sdk.adapters.frames import VideoLayout, VideoSize, frame_by_frame
 from vea_sdk.adapters.geometry import ImageLayout
 from vea_sdk.errors import GeometryError
 
@@ -46,6 +47,12 @@ class TilesAdapter(Adapter):
             thumbnail = rows * cols > 1 or self.thumbnail_of_one_tile
             layouts.append(self._layout(size, (rows, cols), thumbnail, processor))
         return layouts
+
+    def lay_out_videos(
+        self, inputs: Mapping[str, Any], video_sizes: Sequence[VideoSize], processor: Any
+    ) -> list[VideoLayout]:
+        """Every frame is one tile, without a thumbnail."""
+        return frame_by_frame(video_sizes, lambda size: self._layout(size, (1, 1), False, processor))
 
     def canvas(self, original_size: tuple[int, int], size: tuple[int, int], processor: Any) -> Canvas:
         """The picture on the canvas of all tiles, ``size`` (height, width); here it is resized to fill it."""

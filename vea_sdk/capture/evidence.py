@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,9 +80,14 @@ def evidence_of_one(
     pictures: Sequence[Image.Image],
     question: str | None,
     query: int | Sequence[int] = 0,
+    first_tokens: Sequence[int] | None = None,
     **shown: Any,
 ) -> list[Evidence]:
-    """The same of one row of the batch, ``number``, from its own layouts and pictures."""
+    """The same of one row of the batch, ``number``, from its own layouts and pictures.
+
+    ``first_tokens``: where each picture's tokens begin among the row's image tokens, from ``Adapter.first_tokens``; by
+    default one picture follows the other, which holds unless the prompt shows a video, too.
+    """
     from vea_sdk.evidence import Evidence
 
     chosen = [query] if isinstance(query, int) else list(query)
@@ -91,9 +97,11 @@ def evidence_of_one(
     figures = rows.statistics[:, :, number, chosen].mean(2).cpu().numpy()
     heads = None if rows.heads is None else rows.heads[:, :, number, chosen].mean(2).cpu().numpy()
     stats = {name: part for name, part in zip(FIGURES, figures, strict=True) if not np.isnan(part).any()}
-    found, first = [], 0
-    for layout, picture in zip(layouts, pictures, strict=True):
-        tokens = slice(first, first := first + layout.n_tokens)
+    if first_tokens is None:
+        first_tokens = [0, *accumulate(layout.n_tokens for layout in layouts)][: len(layouts)]
+    found = []
+    for layout, picture, first in zip(layouts, pictures, first_tokens, strict=True):
+        tokens = slice(first, first + layout.n_tokens)
         part = attention[:, tokens]
         options: dict[str, Any] = {"head_scores": None if heads is None else heads[..., tokens]}
         found.append(
@@ -135,8 +143,10 @@ def of_session(
     layouts = prompt.adapter.layouts(prompt.inputs, sizes, processor)
     at = row * prompts // batch  # generate() may return several sequences for each prompt, one after the other
     before = sum(len(own) for own in pictures[:at])
+    own_layouts = layouts[before : before + len(pictures[at])]
+    first_tokens = None
+    if prompt.adapter.shows_video(ids):  # its tokens stand among those of the pictures
+        first_tokens = prompt.adapter.first_tokens(ids, layouts)[before : before + len(own_layouts)]
     question = fields.pop("question")
-    found = evidence_of_one(
-        rows, row, layouts[before : before + len(pictures[at])], pictures[at], question, query, **fields
-    )
+    found = evidence_of_one(rows, row, own_layouts, pictures[at], question, query, first_tokens, **fields)
     return found[0] if is_single(items[at]) else found

@@ -226,6 +226,8 @@ def capture(
             model.generate(**inputs)
         session.attention  # [layers, batch, queries, image tokens]
 
+    Frames of videos are seen as pictures are: their tokens are image tokens, too, in the order of the prompt.
+
     Args:
         model: any VLM; Transformers' are known by their ``config.model_type``.
         layers: list of numbers, ``"all"``, a depth span ``(0.5, 1.0)``, or ``"profiled"``.

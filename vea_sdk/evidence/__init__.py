@@ -9,16 +9,21 @@ from vea_sdk.evidence.overlay import overlay
 from vea_sdk.evidence.regions import Region
 from vea_sdk.evidence.result import Evidence
 from vea_sdk.evidence.smooth import smooth
+from vea_sdk.evidence.video import VideoEvidence
+from vea_sdk.evidence.videos import Video, load_video
 
 __all__ = [
     "Evidence",
     "Region",
+    "Video",
+    "VideoEvidence",
     "build_map",
     "denoise",
     "highlight",
     "is_single",
     "layout_map",
     "load_image",
+    "load_video",
     "look_map",
     "normalize",
     "overlay",

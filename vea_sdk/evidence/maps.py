@@ -122,6 +122,13 @@ def look_map(
     return _laid_out(scores, layout, canvas, lam, lambda down, across: (down / 2, across / 2))
 
 
+def look_density(scores: NDArray[Any], layout: ImageLayout, lam: float = 10.0) -> NDArray[Any]:
+    """What :func:`look_map` normalises, [H, W] of the original: in units of the scores, so maps of several pictures
+    with equal layouts can be compared, and normalised together."""
+    parts = _parts(scores, layout, "original", lam, lambda down, across: (down / 2, across / 2))
+    return np.asarray(_summed(parts, torch.device("cpu"))[0])
+
+
 def _laid_out(
     scores: ArrayT,
     layout: ImageLayout,
@@ -129,7 +136,18 @@ def _laid_out(
     lam: float | None,
     sigma_px: Callable[[float, float], tuple[float, float]],
 ) -> ArrayT:
-    """The normalised sum of the grids' densities, denoised where λ is given; ``sigma_px``: the standard deviation down
+    """The normalised sum of the grids' densities, see :func:`_parts`."""
+    return like(_normalized_sum(_parts(scores, layout, canvas, lam, sigma_px), device_of(scores)), scores)
+
+
+def _parts(
+    scores: ArrayT,
+    layout: ImageLayout,
+    canvas: Canvas,
+    lam: float | None,
+    sigma_px: Callable[[float, float], tuple[float, float]],
+) -> list[tuple[NDArray[Any], Side, Side]]:
+    """The grids' densities and how they spread, denoised where λ is given; ``sigma_px``: the standard deviation down
     and across, from the height and width of a cell in pixels of the canvas."""
     values = to_numpy("scores", scores, ndim=1)
     if len(values) != layout.n_tokens:
@@ -150,20 +168,29 @@ def _laid_out(
         down = Side(grid.rows, height, sigma_y, *_snapped(y0, y1, height))
         across = Side(grid.cols, width, sigma_x, *_snapped(x0, x1, width))
         parts.append((density, down, across))
-    return like(_normalized_sum(parts, device_of(scores)), scores)
+    return parts
 
 
 def _normalized_sum(parts: Sequence[tuple[NDArray[Any], Side, Side]], device: torch.device) -> NDArray[Any] | Tensor:
     """normalize(Σ By · cells · Bxᵀ) over (cells, down, across) of the same picture."""
+    pixels, low, high = _summed(parts, device)
+    return normalize_(pixels, low, high)  # type: ignore[type-var]  # one kind or the other
+
+
+def _summed(
+    parts: Sequence[tuple[NDArray[Any], Side, Side]], device: torch.device
+) -> tuple[NDArray[Any] | Tensor, float, float]:
+    """Σ By · cells · Bxᵀ, its smallest and its largest value."""
     kernels = kernels_for(parts[0][0].dtype, device)
     if kernels is None:
         total = reduce(torch.add, [expand(torch.from_numpy(c).to(device), down, across) for c, down, across in parts])
-        return normalize_(total, *torch.stack(torch.aminmax(total)).tolist())
+        low, high = torch.stack(torch.aminmax(total)).tolist()
+        return total, low, high
     pixels, low, high = None, 0.0, 0.0
     for cells, down, across in parts:
         pixels, (low, high) = expand_compiled(kernels, cells, down, across, pixels)
     assert pixels is not None  # a layout has at least one grid
-    return normalize_(pixels, low, high)
+    return pixels, low, high
 
 
 def canvas_size(layout: ImageLayout, canvas: Canvas) -> tuple[int, int]:

@@ -23,14 +23,14 @@ class UnreadPrompt(PromptTracker):
         kind = type(adapter)
         self._usual = not adapter.cross_attention and all(
             getattr(kind, name) is getattr(Adapter, name)
-            for name in ("prompt_positions", "image_positions", "_is_image")
+            for name in ("prompt_positions", "image_positions", "is_visual")
         )
 
     def _positions(self, fed: Mapping[str, Any]) -> Tensor:
         ids = fed.get("input_ids")
         first = self.image_index is None
         if self._usual and first and isinstance(ids, Tensor) and self.waits(ids) and ids.shape[1] <= self._width:
-            return marked_positions(ids == self._adapter.image_token_id, ids.shape[1])
+            return marked_positions(self._adapter.is_visual(ids), ids.shape[1])
         return super()._positions(fed)
 
     @staticmethod
