@@ -83,7 +83,7 @@ def test_tensors_are_highlighted_on_the_canvases_of_the_model_that_answers(answe
     processor = replaying(vlm.processor)
     plain_turn, highlighted = one_turn([picture()], "?"), one_turn([evidence.highlight()], "?")
     inputs = vlm.inputs([plain_turn], processor)
-    canvases = [vlm.adapter.canvases(layout, processor) for layout in vlm.layouts(inputs, [plain_turn])]
+    canvases = [vlm.adapter.canvases(one.layout, processor) for one in vlm.place(inputs, [plain_turn])[0]]
     gains = [gain_maps(evidence.map(), canvases[0], 0.8, torch.device("cpu"))]
     fused, slow, plain = (
         vlm.inputs([plain_turn], processor, gains)["pixel_values"],

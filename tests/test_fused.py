@@ -48,7 +48,7 @@ def both_ways(family: TinyFamily, pictures: list[Image.Image], **options: Any) -
     processor = replaying(family.processor)
     first = [one_turn(pictures, "what is it?")]
     inputs = vlm.inputs(first, processor)
-    canvases = [vlm.adapter.canvases(layout, processor) for layout in vlm.layouts(inputs, first)]
+    canvases = [vlm.adapter.canvases(one.layout, processor) for one in vlm.place(inputs, first)[0]]
     gains = [gain_maps(e.map(), c, e.alpha, torch.device("cpu")) for e, c in zip(evidence, canvases, strict=True)]
     text = "look again, closely: what is it?"
     slow = vlm.inputs([one_turn([one.highlight() for one in evidence], text)])

@@ -24,7 +24,7 @@ def demo(out: OutFolder = Path("vea-output"), force: ForceFlag = False, as_json:
     with progress("asking, looking, asking again"):
         answer = vlm.ask(sample.image, sample.question, max_new_tokens=24)
     evidence, highlighted = answer.evidence, answer.highlighted
-    assert not isinstance(highlighted, list | None)
+    assert isinstance(highlighted, Image.Image)
     labels = metrics.patch_labels(evidence.layout, sample.boxes)
     report(
         {

@@ -122,11 +122,16 @@ def look_map(
     return _laid_out(scores, layout, canvas, lam, lambda down, across: (down / 2, across / 2))
 
 
-def look_density(scores: NDArray[Any], layout: ImageLayout, lam: float = 10.0) -> NDArray[Any]:
-    """What :func:`look_map` normalises, [H, W] of the original: in units of the scores, so maps of several pictures
-    with equal layouts can be compared, and normalised together."""
-    parts = _parts(scores, layout, "original", lam, lambda down, across: (down / 2, across / 2))
-    return np.asarray(_summed(parts, torch.device("cpu"))[0])
+def density(scores: NDArray[Any], layout: ImageLayout, lam: float = 10.0, sigma: float | None = None) -> NDArray[Any]:
+    """What :func:`look_map` normalises, or with a σ what :func:`layout_map` does, [H, W] of the original: in units of
+    the scores, so maps of several pictures with equal layouts can be compared, and normalised together."""
+    height, width = layout.original_size
+    sigma_px = None if sigma is None else sigma_in_pixels(sigma, height, width)
+
+    def spread(down: float, across: float) -> tuple[float, float]:
+        return (down / 2, across / 2) if sigma_px is None else (sigma_px, sigma_px)
+
+    return np.asarray(_summed(_parts(scores, layout, "original", lam, spread), torch.device("cpu"))[0])
 
 
 def _laid_out(

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from vea_sdk.errors import GeometryError, InvalidInputError
-from vea_sdk.evidence.maps import look_density
+from vea_sdk.evidence.highlight import highlight
+from vea_sdk.evidence.maps import density
 from vea_sdk.evidence.normalize import normalize
 from vea_sdk.evidence.overlay import OPACITY, check_opacity, overlay
 from vea_sdk.evidence.result import Evidence
+from vea_sdk.evidence.videos import Video
 
 _CELL = 320
 """The longer side of a frame on the contact sheet, in pixels, at most."""
@@ -41,7 +43,7 @@ class VideoEvidence(Sequence[Evidence]):
     steps: tuple[Evidence, ...]
     seconds: tuple[float, ...]
     shown: tuple[tuple[int, ...], ...]
-    _maps: list[NDArray[np.float32]] = field(default_factory=list, init=False)
+    _maps: dict[str, NDArray[np.float32]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         for name in ("steps", "seconds", "shown"):
@@ -94,12 +96,38 @@ class VideoEvidence(Sequence[Evidence]):
     def look(self, step: int) -> NDArray[np.float32]:
         """The look's map of one step, [H, W] float32 in [0, 1], read-only: normalised over all steps, so that 1 is
         where and when the model looked most, and one scale holds for all."""
-        if not self._maps:
-            densities = np.stack([look_density(one.scores, one.layout, one.lam) for one in self.steps])
-            maps = normalize(densities.astype(np.float32))
-            maps.setflags(write=False)
-            self._maps.extend(maps)
-        return self._maps[self._at(step)]
+        return np.asarray(self._together("look")[self._at(step)])
+
+    def map(self, step: int) -> NDArray[np.float32]:
+        """The highlight's map of one step, likewise; smoothed by the method's σ."""
+        return np.asarray(self._together("highlight")[self._at(step)])
+
+    def _together(self, kind: str) -> NDArray[np.float32]:
+        """[steps, H, W]: the maps of all steps on one scale."""
+        if kind not in self._maps:
+            sigmas = [None if kind == "look" else one.sigma for one in self.steps]
+            pairs = zip(self.steps, sigmas, strict=True)
+            densities = np.stack([density(one.scores, one.layout, one.lam, sigma) for one, sigma in pairs])
+            self._maps[kind] = normalize(densities.astype(np.float32))
+            self._maps[kind].setflags(write=False)
+        return self._maps[kind]
+
+    def highlight(self, video: Video, alpha: float | None = None) -> Video:
+        """The video with everything else dimmed, where and when: every frame is multiplied by the map of its step, see
+        :func:`vea_sdk.evidence.highlight`.
+
+        ``video``: the one that was looked at; ``alpha`` replaces the evidence's own. Raises InvalidInputError for a
+        video with another number of frames.
+        """
+        if len(video.frames) != self.shown[-1][-1] + 1:
+            raise InvalidInputError(f"{video} is not the one that was looked at, of {self.shown[-1][-1] + 1} frames.")
+        alpha = self.steps[0].alpha if alpha is None else alpha
+        frames = [
+            highlight(video.frames[number], self.map(step), alpha)
+            for step, numbers in enumerate(self.shown)
+            for number in numbers
+        ]
+        return Video(tuple(frames), video.seconds)
 
     def overlay(self, step: int, *, legend: bool = False, opacity: float = OPACITY) -> Image.Image:
         """The step's first frame with :meth:`look` drawn over it, see :func:`vea_sdk.evidence.overlay.overlay`.

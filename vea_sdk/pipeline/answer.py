@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, Literal
 
-from PIL import Image
 from typing_extensions import TypeVar
 
 from vea_sdk.capture.words import Word
 from vea_sdk.errors import InvalidInputError
 from vea_sdk.evidence import Evidence
 from vea_sdk.pipeline import answer_dict
+from vea_sdk.pipeline.media import Medium
 from vea_sdk.pipeline.words import KeptWords, NoWords, WordSource
 
 Mode = Literal["none", "highlight"]
@@ -28,8 +28,8 @@ class Answer(Generic[E]):
     """What the model said, before and after it was shown its own evidence.
 
     ``text``, ``baseline``: the last answer and the first; the same one in mode "none".
-    ``evidence``: one per picture, a single one or a list where several were given; None where the tokens of the
-    picture have no place on it and the mode is "none".
+    ``evidence``: one per picture, a single one or a list where several were given; of a video a VideoEvidence; None
+    where the tokens of the picture have no place on it and the mode is "none".
     ``highlighted``: likewise the pictures of the second question, None in mode "none".
     ``prompt``, ``baseline_prompt``: the texts that were sent for each of them.
     ``certainty``: exp(Σ log softmax(raw logits)[token]) over the answer's tokens, its end token included;
@@ -45,7 +45,7 @@ class Answer(Generic[E]):
     baseline: str
     evidence: E
     mode: Mode
-    highlighted: Image.Image | list[Image.Image] | None = None
+    highlighted: Medium | list[Medium] | None = None
     timings: dict[str, float] = field(default_factory=dict)
     prompt: str = ""
     baseline_prompt: str = ""
@@ -79,8 +79,8 @@ class Answer(Generic[E]):
         return answer_dict.to_dict(self, words)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any], images: Sequence[Image.Image]) -> Answer[Any]:
-        """What :meth:`to_dict` gave, with the pictures of its evidence, in order; the highlighted ones are made anew.
+    def from_dict(cls, values: dict[str, Any], images: Sequence[Medium]) -> Answer[Any]:
+        """What :meth:`to_dict` gave, with its pictures and videos, in order; the highlighted ones are made anew.
 
         Raises InvalidInputError for anything else, and for a number of pictures that is another.
         """
@@ -100,8 +100,8 @@ class Answer(Generic[E]):
         rated = []
         for word in self.words:
             of_word: list[Any] = word.evidence if isinstance(word.evidence, list) else [word.evidence]
-            if not 0 <= image < len(of_word):
-                raise InvalidInputError(f"image={image} is none of the {len(of_word)} pictures, counted from 0.")
+            if not 0 <= image < len(of_word) or not isinstance(of_word[image], Evidence):
+                raise InvalidInputError(f"image={image} is no picture among the {len(of_word)} shown, counted from 0.")
             rated.append((word, of_word[image].score_at(x, y)))
         return sorted(rated, key=lambda pair: -pair[1])
 

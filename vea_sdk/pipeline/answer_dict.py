@@ -13,6 +13,9 @@ from vea_sdk.capture.words import Word
 from vea_sdk.errors import CaptureError, InvalidInputError, VeaError
 from vea_sdk.evidence import Evidence
 from vea_sdk.evidence.files import VERSION, check_version, plain
+from vea_sdk.evidence.video import VideoEvidence
+from vea_sdk.evidence.videos import Video
+from vea_sdk.pipeline.media import Found, Medium
 from vea_sdk.pipeline.words import KeptWords, NoWords
 
 if TYPE_CHECKING:
@@ -34,12 +37,11 @@ _PLAIN = (
 
 def to_dict(answer: Answer[Any], words: bool) -> dict[str, Any]:
     """See :meth:`Answer.to_dict`."""
-    single = isinstance(answer.evidence, Evidence)
-    found: list[Evidence] = [answer.evidence] if single else answer.evidence or []
-    kept = {name: plain(getattr(answer, name)) for name in _PLAIN}
+    single = isinstance(answer.evidence, Found)
+    found: list[Found] = [answer.evidence] if single else answer.evidence or []
     return {
         "version": VERSION,
-        **kept,
+        **{name: plain(getattr(answer, name)) for name in _PLAIN},
         "single": single,
         "evidence": [one.to_dict() for one in found],
         "highlighted": None if answer.highlighted is None else list(answer.highlighted_images),
@@ -48,28 +50,27 @@ def to_dict(answer: Answer[Any], words: bool) -> dict[str, Any]:
     }
 
 
-def from_dict(values: Mapping[str, Any], images: Sequence[Image.Image]) -> Answer[Any]:
+def from_dict(values: Mapping[str, Any], media: Sequence[Medium]) -> Answer[Any]:
     """See :meth:`Answer.from_dict`."""
     from vea_sdk.pipeline.answer import Answer
 
     check_version(values.get("version") if isinstance(values, Mapping) else None, "the dictionary")
     try:
-        if len(values["evidence"]) != len(images):
+        if len(values["evidence"]) != len(media):
             raise InvalidInputError(
-                f"{len(images)} images were given for an answer about {len(values['evidence'])}. Give them in order."
+                f"{len(media)} images were given for an answer about {len(values['evidence'])}. Give them in order."
             )
-        found = [Evidence.from_dict(one, image) for one, image in zip(values["evidence"], images, strict=True)]
+        found = [_found(one, medium) for one, medium in zip(values["evidence"], media, strict=True)]
         single = bool(values["single"])
-        shown = None
-        if values["highlighted"] is not None:
-            shown = [found[number].highlight() for number in values["highlighted"]]
+        numbers = values["highlighted"]
+        shown = None if numbers is None else [_highlighted(found[number], media[number]) for number in numbers]
         sources: dict[str, Any] = {
             f"{name}word_source": _kept(values[f"{name}words"], found, single) for name in ("", "baseline_")
         }
         return Answer(
             evidence=(found[0] if single else found) if found else None,
             highlighted=shown[0] if shown and single else shown,
-            highlighted_images=tuple(values["highlighted"] or ()),
+            highlighted_images=tuple(numbers or ()),
             **{name: values[name] for name in _PLAIN},
             **sources,
         )
@@ -79,6 +80,23 @@ def from_dict(values: Mapping[str, Any], images: Sequence[Image.Image]) -> Answe
         raise InvalidInputError(
             f"the dictionary holds no answer ({type(error).__name__}: {error}). Give what to_dict() returned."
         ) from error
+
+
+def _found(values: dict[str, Any], medium: Medium) -> Found:
+    if "steps" not in values:
+        if isinstance(medium, Video):
+            raise InvalidInputError(f"{medium} was given for a picture. Give the pictures and videos in order.")
+        return Evidence.from_dict(values, medium)
+    if not isinstance(medium, Video):
+        raise InvalidInputError("a picture was given for a video. Give the pictures and videos in order.")
+    return VideoEvidence.from_dict(values, medium.frames)
+
+
+def _highlighted(found: Found, medium: Medium) -> Image.Image | Video:
+    if isinstance(found, Evidence):
+        return found.highlight()
+    assert isinstance(medium, Video)
+    return found.highlight(medium)
 
 
 def _words(answer: Answer[Any], name: str) -> list[dict[str, Any]] | str:
@@ -92,19 +110,25 @@ def _words(answer: Answer[Any], name: str) -> list[dict[str, Any]] | str:
 
 def _word(word: Word[Any]) -> dict[str, Any]:
     found = word.evidence if isinstance(word.evidence, list) else [word.evidence]
+    parts = [one for medium in found for one in _parts(medium)]
     return {
         "text": word.text,
         "span": list(word.span),
         "tokens": list(word.tokens),
         "rows": list(word.rows),
         "certainty": word.certainty,
-        "layers": list(found[0].layers),
-        "layer_scores": [one.layer_scores.tolist() for one in found],
-        "stats": plain(found[0].stats),
+        "layers": list(parts[0].layers),
+        "layer_scores": [one.layer_scores.tolist() for one in parts],
+        "stats": plain(parts[0].stats),
     }
 
 
-def _kept(words: Any, found: Sequence[Evidence], single: bool) -> KeptWords | NoWords:
+def _parts(found: Found) -> list[Evidence]:
+    """The pictures that an evidence is about: one, or every step of a video."""
+    return list(found.steps) if isinstance(found, VideoEvidence) else [found]
+
+
+def _kept(words: Any, found: Sequence[Found], single: bool) -> KeptWords | NoWords:
     if words is None:
         return NoWords("the answer was stored without its words")
     if isinstance(words, str):
@@ -112,16 +136,19 @@ def _kept(words: Any, found: Sequence[Evidence], single: bool) -> KeptWords | No
     return KeptWords([_word_of(word, found, single) for word in words])
 
 
-def _word_of(values: Mapping[str, Any], found: Sequence[Evidence], single: bool) -> Word[Any]:
-    parts = [np.array(rows, np.float32) for rows in values["layer_scores"]]
+def _word_of(values: Mapping[str, Any], found: Sequence[Found], single: bool) -> Word[Any]:
+    kept = [np.array(rows, np.float32) for rows in values["layer_scores"]]
     stats = {name: np.array(part, np.float32) for name, part in values["stats"].items()}
     layers = tuple(values["layers"])
 
-    def look(rows: Sequence[int]) -> Evidence | list[Evidence]:
-        made = [
-            replace(one, scores=part.mean(0), layers=layers, layer_scores=part, stats=dict(stats), head_scores=None)
-            for one, part in zip(found, parts, strict=True)
-        ]
+    def look(_: Sequence[int]) -> Found | list[Found]:
+        left, made = iter(kept), list[Found]()
+        for one in found:
+            parts = [
+                replace(part, scores=row.mean(0), layers=layers, layer_scores=row, stats=dict(stats), head_scores=None)
+                for part, row in zip(_parts(one), left, strict=False)
+            ]
+            made.append(replace(one, steps=tuple(parts)) if isinstance(one, VideoEvidence) else parts[0])
         return made[0] if single else made
 
     start, stop = values["span"]

@@ -9,30 +9,44 @@ from typing import Any
 from PIL import Image
 
 from vea_sdk.errors import InvalidInputError
-from vea_sdk.evidence.images import ImageSource
+from vea_sdk.evidence.videos import Video
+from vea_sdk.pipeline.media import Medium
 from vea_sdk.prompts import Prompts, check_question, fill, shortened
 
 Message = Mapping[str, Any]
 
-_IMAGE_KEYS = ("image", "path", "url", "base64")
+Load = Callable[[str, Any], Medium]
+
+_MEDIA = {"image": ("image", "path", "url", "base64"), "video": ("video", "path", "url")}
+"""Kinds of parts that show something, and where their sources stand."""
+
 _EXAMPLE = '{"role": "user", "content": [{"type": "image", "image": ...}, {"type": "text", "text": ...}]}'
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """Turns of a chat, the last one the user's, its pictures loaded.
+    """Turns of a chat, the last one the user's, its pictures and videos loaded.
 
     ``messages``: {"role", "content"}; content is a text, or a list of parts, in which {"type": "image"} holds a loaded
-    picture under "image". ``shown``: which of the pictures, in order, are those that the question is about.
+    picture under "image", and {"type": "video"} a video under "video". ``shown``: which of them, in order, the question
+    is about.
     """
 
     messages: tuple[dict[str, Any], ...]
     shown: tuple[int, ...]
 
     @property
+    def media(self) -> list[Medium]:
+        """All pictures and videos, in the order in which the model is shown them."""
+        return [part[part["type"]] for part in self._parts() if part["type"] in _MEDIA]
+
+    @property
+    def videos(self) -> list[Video]:
+        return [one for one in self.media if isinstance(one, Video)]
+
+    @property
     def pictures(self) -> list[Image.Image]:
-        """All of them, in the order in which the model is shown them."""
-        return [part["image"] for part in self._parts() if part["type"] == "image"]
+        return [one for one in self.media if not isinstance(one, Video)]
 
     @property
     def text(self) -> str:
@@ -63,9 +77,9 @@ class Conversation:
             changed = [*content[:at], {**content[at], "text": text}, *content[at + 1 :]]
         return replace(self, messages=(*earlier, {**last, "content": changed}))
 
-    def showing(self, pictures: Sequence[Image.Image]) -> Conversation:
-        """The same with other pictures in the places of its own."""
-        left = iter(pictures)
+    def showing(self, media: Sequence[Medium]) -> Conversation:
+        """The same with others in the places of its own pictures and videos."""
+        left = iter(media)
         return replace(
             self,
             messages=tuple(
@@ -74,7 +88,7 @@ class Conversation:
                 else {
                     **message,
                     "content": [
-                        {**part, "image": next(left)} if part["type"] == "image" else part
+                        {**part, part["type"]: next(left)} if part["type"] in _MEDIA else part
                         for part in message["content"]
                     ],
                 }
@@ -88,26 +102,28 @@ class Conversation:
         ]
 
 
-def one_turn(pictures: Sequence[Image.Image], text: str) -> Conversation:
-    """The user shows pictures, then says a text."""
-    content = [*({"type": "image", "image": picture} for picture in pictures), {"type": "text", "text": text}]
-    return Conversation(({"role": "user", "content": content},), tuple(range(len(pictures))))
+def one_turn(media: Sequence[Medium], text: str) -> Conversation:
+    """The user shows pictures or videos, then says a text."""
+    kinds = ["video" if isinstance(one, Video) else "image" for one in media]
+    shown: list[dict[str, Any]] = [{"type": kind, kind: one} for kind, one in zip(kinds, media, strict=True)]
+    return Conversation(
+        ({"role": "user", "content": [*shown, {"type": "text", "text": text}]},), tuple(range(len(media)))
+    )
 
 
-def from_messages(
-    messages: object, load: Callable[[ImageSource], Image.Image], highlight_images: Sequence[int] | None = None
-) -> Conversation:
+def from_messages(messages: object, load: Load, highlight_images: Sequence[int] | None = None) -> Conversation:
     """A conversation from Transformers' chat format.
 
     Args:
         messages: turns {"role", "content"}. A picture is a part {"type": "image"} with "image", "path", "url" or
-            "base64"; the last turn is the user's and asks something.
-        load: makes a picture of what stands there.
-        highlight_images: numbers of the pictures that the question is about, counted through the whole conversation;
-            by default those of the last user turn that has any.
+            "base64", a video {"type": "video"} with "video", "path" or "url"; the last turn is the user's and asks
+            something.
+        load: makes a picture ("image") or a video ("video") of what stands there.
+        highlight_images: numbers of the pictures and videos that the question is about, counted through the whole
+            conversation; by default those of the last user turn that has any.
 
     Raises:
-        InvalidInputError: what is no such conversation, or has no picture.
+        InvalidInputError: what is no such conversation, or has neither picture nor video.
     """
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
         raise InvalidInputError(f"messages={shortened(messages)} is no conversation. Give a list of turns: {_EXAMPLE}.")
@@ -116,18 +132,20 @@ def from_messages(
     count = 0
     for number, message in enumerate(messages):
         turn = _turn(f"messages[{number}]", message, load)
-        pictures = 0 if isinstance(turn["content"], str) else sum(part["type"] == "image" for part in turn["content"])
-        if pictures and turn["role"] == "user":
-            newest = tuple(range(count, count + pictures))
-        count += pictures
+        media = 0 if isinstance(turn["content"], str) else sum(part["type"] in _MEDIA for part in turn["content"])
+        if media and turn["role"] == "user":
+            newest = tuple(range(count, count + media))
+        count += media
         turns.append(turn)
     _check_last(turns[-1], f"messages[{len(turns) - 1}]")
     if not count:
-        raise InvalidInputError(f"the {len(turns)} messages hold no picture. Put one into a user's turn: {_EXAMPLE}.")
+        raise InvalidInputError(
+            f"the {len(turns)} messages hold no picture and no video. Put one into a user's turn: {_EXAMPLE}."
+        )
     return Conversation(tuple(turns), newest if highlight_images is None else _numbers(highlight_images, count))
 
 
-def _turn(name: str, message: object, load: Callable[[ImageSource], Image.Image]) -> dict[str, Any]:
+def _turn(name: str, message: object, load: Load) -> dict[str, Any]:
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str) or "content" not in message:
         raise InvalidInputError(f"{name}={shortened(message)} is no turn. Write {_EXAMPLE}.")
     content = message["content"]
@@ -138,23 +156,23 @@ def _turn(name: str, message: object, load: Callable[[ImageSource], Image.Image]
     return {**message, "content": [_part(f"{name}, part {n}", part, load) for n, part in enumerate(content)]}
 
 
-def _part(name: str, part: object, load: Callable[[ImageSource], Image.Image]) -> dict[str, Any]:
+def _part(name: str, part: object, load: Load) -> dict[str, Any]:
     kind = part.get("type") if isinstance(part, Mapping) else None
     if isinstance(part, Mapping) and kind == "text" and isinstance(part.get("text"), str):
         return dict(part)
-    if isinstance(part, Mapping) and kind == "image":
-        sources = [(key, part[key]) for key in _IMAGE_KEYS if part.get(key) is not None]
+    if isinstance(part, Mapping) and kind in _MEDIA:
+        keys = _MEDIA[kind]
+        sources = [(key, part[key]) for key in keys if part.get(key) is not None]
         if len(sources) != 1:
             raise InvalidInputError(
-                f"{name}={shortened(part)} is a picture with {len(sources)} sources. Give one of "
-                f"{', '.join(_IMAGE_KEYS)}."
+                f"{name}={shortened(part)} holds {len(sources)} sources. Give one of {', '.join(keys)}."
             )
         ((key, source),) = sources
-        picture = load(f"data:;base64,{source}" if key == "base64" else source)
-        return {**{k: v for k, v in part.items() if k not in _IMAGE_KEYS}, "image": picture}
+        loaded = load(kind, f"data:;base64,{source}" if key == "base64" else source)
+        return {**{name: value for name, value in part.items() if name not in keys}, kind: loaded}
     raise InvalidInputError(
-        f'{name}={shortened(part)} is of no kind that is known here: {{"type": "text", "text": ...}} or '
-        '{"type": "image", "image": ...}.'
+        f'{name}={shortened(part)} is of no kind that is known here: {{"type": "text", "text": ...}}, '
+        '{"type": "image", "image": ...} or {"type": "video", "video": ...}.'
     )
 
 
@@ -181,7 +199,7 @@ def _numbers(given: Sequence[int], count: int) -> tuple[int, ...]:
 class Asked:
     """A conversation that ends in the question as it was asked, and what is to stand around it.
 
-    ``prompt``: see :meth:`vea_sdk.prompts.Prompts.chosen`. ``single``: whether one picture was given by itself.
+    ``prompt``: see :meth:`vea_sdk.prompts.Prompts.chosen`. ``single``: whether one picture or video came alone.
     """
 
     conversation: Conversation
@@ -201,10 +219,10 @@ class Asked:
         """As it is asked first."""
         return self.conversation.asking(fill(prompts.chosen(self.prompt).plain, self.question))
 
-    def pointing(self, prompts: Prompts, highlighted: Sequence[Image.Image]) -> Conversation:
-        """As it is asked again, with the highlighted pictures in their places."""
+    def pointing(self, prompts: Prompts, highlighted: Sequence[Medium]) -> Conversation:
+        """As it is asked again, with what was highlighted in its place."""
         text = fill(prompts.chosen(self.prompt).pointing, self.question)
-        pictures = self.conversation.pictures
-        for number, picture in zip(self.conversation.shown, highlighted, strict=True):
-            pictures[number] = picture
-        return self.conversation.showing(pictures).asking(text)
+        media = self.conversation.media
+        for number, one in zip(self.conversation.shown, highlighted, strict=True):
+            media[number] = one
+        return self.conversation.showing(media).asking(text)

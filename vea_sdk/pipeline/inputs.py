@@ -15,6 +15,7 @@ from vea_sdk.errors import InvalidInputError, UnsupportedModelError
 from vea_sdk.evidence.fused import highlight_tensor
 from vea_sdk.evidence.images import ImageSource, is_single, load_image
 from vea_sdk.pipeline.conversation import Conversation
+from vea_sdk.pipeline.videos import finish, video_options, with_frames
 from vea_sdk.prompts import shortened
 
 Images = ImageSource | Sequence[ImageSource]
@@ -115,14 +116,16 @@ def _from_chat_template(
     placeholders: Sequence[str],
 ) -> Any:
     # The template's rendering may take parts out of the turns it is given.
-    turns = [[dict(message) for message in conversation.messages] for conversation in conversations]
-    options: dict[str, Any] = {"processor_kwargs": padding} if padding else {}
+    videos = [video for conversation in conversations for video in conversation.videos]
+    turns = [with_frames(conversation.messages) for conversation in conversations]
+    told = padding | (video_options(processor, videos) if videos else {})
+    options: dict[str, Any] = {"processor_kwargs": told} if told else {}
     if placeholders:
         if "sanitize_control_tokens" not in inspect.signature(processor.apply_chat_template).parameters:
             raise _placeholder_error(placeholders)
         options["sanitize_control_tokens"] = True
     try:
-        return processor.apply_chat_template(
+        inputs = processor.apply_chat_template(
             turns if padding else turns[0],
             chat_template=template,
             add_generation_prompt=True,
@@ -135,6 +138,9 @@ def _from_chat_template(
         if not placeholders:
             raise
         raise _placeholder_error(placeholders) from error
+    if videos:
+        finish(inputs, processor, videos)
+    return inputs
 
 
 def _from_plain_text(
@@ -145,6 +151,11 @@ def _from_plain_text(
         raise UnsupportedModelError(
             f"{longest} messages need a chat template, and neither this {type(processor).__name__} nor its tokenizer "
             "has one. Set processor.chat_template, or ask in a single turn."
+        )
+    if any(conversation.videos for conversation in conversations):
+        raise UnsupportedModelError(
+            f"a video needs a chat template, which says where it stands in a prompt, and neither this "
+            f"{type(processor).__name__} nor its tokenizer has one. Set processor.chat_template."
         )
     pictures = [conversation.pictures for conversation in conversations]
     texts = [conversation.text for conversation in conversations]

@@ -11,20 +11,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
-from vea_sdk.errors import InvalidInputError, UnsupportedModelError
+from vea_sdk.errors import UnsupportedModelError
 from vea_sdk.evidence.videos import Video
 
 TICKS = 1000
 """Of the clock, per second."""
 
 _STEP_LENGTH = "video_second_per_grid"
-
-
-def videos_in(messages: Sequence[Mapping[str, Any]]) -> list[Video]:
-    """The loaded videos of a conversation, in the order in which the model is shown them."""
-    return [part["video"] for part in _parts(messages) if part["type"] == "video"]
 
 
 def with_frames(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -72,59 +66,6 @@ def finish(inputs: Any, processor: Any, videos: Sequence[Video]) -> None:
         inputs[_STEP_LENGTH] = torch.tensor([together * video.interval for video in videos])
 
 
-def video_inputs(
-    model: nn.Module,
-    processor: Any,
-    conversations: Sequence[Sequence[Mapping[str, Any]]],
-    *,
-    chat_template: str | None = None,
-    **options: Any,
-) -> Any:
-    """Model inputs of a conversation per row, on the model's device and in its dtype.
-
-    Args:
-        model: whose device and dtype they get.
-        processor: its processor, with a chat template and a video processor.
-        conversations: of each row, in Transformers' chat format, with loaded pictures ({"type": "image", "image":
-            picture}) and loaded videos ({"type": "video", "video": Video}); several are padded on the left.
-        chat_template: instead of the processor's own.
-        **options: of ``apply_chat_template``.
-
-    Raises:
-        UnsupportedModelError: the processor takes no videos, or has no chat template.
-        InvalidInputError: there is no video.
-    """
-    from vea_sdk.pipeline.inputs import chat_template as own_template
-    from vea_sdk.pipeline.inputs import entry_device
-
-    videos = [video for messages in conversations for video in videos_in(messages)]
-    if not videos:
-        raise InvalidInputError('the messages hold no video. Put a part {"type": "video", "video": ...} into a turn.')
-    template = chat_template or own_template(processor)
-    if template is None:
-        raise UnsupportedModelError(
-            f"neither this {type(processor).__name__} nor its tokenizer has a chat template, which says where a video "
-            "stands in a prompt. Set processor.chat_template."
-        )
-    told = video_options(processor, videos)
-    if len(conversations) > 1:
-        told |= {"padding": True, "padding_side": "left"}
-    turns = [with_frames(messages) for messages in conversations]
-    inputs = processor.apply_chat_template(
-        turns if len(turns) > 1 else turns[0],
-        chat_template=template,
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-        processor_kwargs=told,
-        **options,
-    )
-    finish(inputs, processor, videos)
-    dtype: torch.dtype = next(model.parameters()).dtype
-    return inputs.to(entry_device(model), dtype=dtype)
-
-
 def _metadata(video: Video) -> dict[str, Any]:
     n_frames, (height, width) = video.size
     length = max(1, round(n_frames * video.interval * TICKS))
@@ -136,7 +77,3 @@ def _metadata(video: Video) -> dict[str, Any]:
         "height": height,
         "width": width,
     }
-
-
-def _parts(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [part for message in messages if not isinstance(message["content"], str) for part in message["content"]]

@@ -10,12 +10,14 @@ from torch import nn
 from typing_extensions import Unpack
 
 from vea_sdk import adapters
-from vea_sdk.adapters import Adapter, ImageLayout
-from vea_sdk.capture.evidence import Rows, evidence_of
+from vea_sdk.adapters import Adapter
+from vea_sdk.capture.evidence import Rows
 from vea_sdk.capture.layers import LayerSelection, resolve_layers
 from vea_sdk.errors import InvalidInputError, UnsupportedModelError
 from vea_sdk.evidence import Evidence
 from vea_sdk.evidence.images import MAX_PIXELS, ImageSource, is_single, load_image
+from vea_sdk.evidence.video import VideoEvidence
+from vea_sdk.evidence.videos import VideoSource, load_video
 from vea_sdk.pipeline.answer import Answer, Mode
 from vea_sdk.pipeline.asking import Asking, HighlightOn
 from vea_sdk.pipeline.attending import look
@@ -23,6 +25,7 @@ from vea_sdk.pipeline.constants import Constants
 from vea_sdk.pipeline.conversation import Asked, Conversation, Message, from_messages, one_turn
 from vea_sdk.pipeline.generation import Generation
 from vea_sdk.pipeline.inputs import Images, load_pictures, model_inputs, one_each
+from vea_sdk.pipeline.media import Found, Medium, Placed, evidence_of_row, place
 from vea_sdk.prompts import HIGHLIGHT_PROMPT, PLAIN_PROMPT, Prompts, check_question
 
 
@@ -123,17 +126,29 @@ class VLM:
     ) -> list[Evidence]: ...
     @overload
     def attend(
+        self,
+        *,
+        video: VideoSource,
+        question: str,
+        seconds: Sequence[float] | None = ...,
+        heads: bool = ...,
+        **options: Unpack[LookOptions],
+    ) -> VideoEvidence: ...
+    @overload
+    def attend(
         self, *, messages: Sequence[Message], heads: bool = ..., **options: Unpack[LookOptions]
-    ) -> list[Evidence]: ...
+    ) -> list[Evidence | VideoEvidence]: ...
     def attend(
         self,
         image: Images | None = None,
         question: str | None = None,
         *,
+        video: VideoSource | None = None,
+        seconds: Sequence[float] | None = None,
         messages: Sequence[Message] | None = None,
         heads: bool = False,
         **options: Unpack[LookOptions],
-    ) -> Evidence | list[Evidence]:
+    ) -> Any:
         """Where the model looks before it answers: e[i] = mean over the layers of a(l)[i] at the image tokens.
 
         Runs the prompt only up to the deepest selected layer, without the language-model head and without a cache.
@@ -141,17 +156,19 @@ class VLM:
         Args:
             image: a picture, see :func:`vea_sdk.evidence.load_image`; or a sequence of them, asked about together.
             question: the question in plain words; ``prompt`` says what stands around it.
-            messages: a conversation in Transformers' chat format instead of the two.
+            video: a video instead of a picture, see :func:`vea_sdk.load_video`; ``seconds``: the time of each frame,
+                where frames are given.
+            messages: a conversation in Transformers' chat format instead of all these.
             heads: whether to keep every head's attention, for :meth:`Evidence.of_head`.
             **options: see :class:`LookOptions`.
 
         Returns:
-            One Evidence, or one per picture when a sequence or messages were given.
+            One Evidence, or one per picture when a sequence or messages were given; of a video a VideoEvidence.
 
         Raises:
             InvalidInputError: something given cannot be used; nothing has run then.
         """
-        asked = self._asked(image, question, messages, options)
+        asked = self._asked(image, question, video, seconds, messages, options)
         evidence = self._attend([asked], self._layers(options.get("layers")), self._constants(options), heads)[0]
         return evidence[0] if asked.single else evidence
 
@@ -171,7 +188,8 @@ class VLM:
         """
         asked = self._asked_many(images, questions, options)
         chosen, constants = self._layers(layers), self._constants(options)
-        return [one for (one,) in self._attend(asked, chosen, constants)] if asked else []
+        found = self._attend(asked, chosen, constants) if asked else []
+        return [one for row in found for one in row if isinstance(one, Evidence)]
 
     def answer_many(
         self,
@@ -202,7 +220,11 @@ class VLM:
         self, image: Sequence[ImageSource], question: str, mode: Mode = ..., **options: Any
     ) -> Answer[list[Evidence]]: ...
     @overload
-    def ask(self, *, messages: Sequence[Message], mode: Mode = ..., **options: Any) -> Answer[list[Evidence]]: ...
+    def ask(self, *, video: VideoSource, question: str, mode: Mode = ..., **options: Any) -> Answer[VideoEvidence]: ...
+    @overload
+    def ask(
+        self, *, messages: Sequence[Message], mode: Mode = ..., **options: Any
+    ) -> Answer[list[Evidence | VideoEvidence]]: ...
     def ask(
         self,
         image: Images | None = None,
@@ -211,6 +233,8 @@ class VLM:
         max_new_tokens: int | None = None,
         highlight_on: HighlightOn = "picture",
         *,
+        video: VideoSource | None = None,
+        seconds: Sequence[float] | None = None,
         messages: Sequence[Message] | None = None,
         highlight_images: Sequence[int] | None = None,
         words: bool = True,
@@ -228,7 +252,7 @@ class VLM:
         attends. Mode "none" stops after the first answer.
 
         Args:
-            image, question, messages: as for :meth:`attend`.
+            image, question, video, seconds, messages: as for :meth:`attend`. A video is highlighted frame by frame.
             mode: ``"highlight"`` or ``"none"``.
             max_new_tokens: the longest answer, 64 unless a ``generation_config`` says otherwise.
             highlight_on: ``"tensor"`` highlights what the processor made of the pictures for the first question instead
@@ -245,7 +269,7 @@ class VLM:
             InvalidInputError: something given cannot be used; nothing has run then.
         """
         options = _given(prompt=prompt, layers=layers, lam=lam, sigma=sigma, alpha=alpha, fetch=fetch)
-        asked = self._asked(image, question, messages, options, highlight_images)
+        asked = self._asked(image, question, video, seconds, messages, options, highlight_images)
         asking = self._asking(mode, highlight_on, words, options, max_new_tokens, generate_kwargs)
         return asking.run([asked])[0]
 
@@ -295,10 +319,9 @@ class VLM:
         adapter = self.known_adapter
         return (adapter or Adapter(self.model)).prompt_length(inputs)
 
-    def layouts(self, inputs: Mapping[str, Any], conversations: Sequence[Conversation]) -> list[ImageLayout]:
-        """How each picture became tokens of this model, row after row."""
-        sizes = [(picture.height, picture.width) for one in conversations for picture in one.pictures]
-        return self.adapter.layouts(inputs, sizes, self.processor)
+    def place(self, inputs: Mapping[str, Any], conversations: Sequence[Conversation]) -> list[list[Placed]]:
+        """How every row's pictures and videos became tokens of this model."""
+        return place(self.adapter, inputs, conversations, self.processor)
 
     @cached_property
     def known_adapter(self) -> Adapter | None:
@@ -328,20 +351,25 @@ class VLM:
 
     def _attend(
         self, asked: Sequence[Asked], layers: Sequence[int], constants: Constants, heads: bool = False
-    ) -> list[list[Evidence]]:
-        """For every row of the batch, one Evidence per picture, from a pass of the model that attends."""
+    ) -> list[list[Found]]:
+        """For every row, the evidence of its pictures and videos, from a pass of the model that attends."""
         eye = self.eye
         conversations = [one.plain(eye.prompts) for one in asked]
         inputs = eye.inputs(conversations)
-        layouts = eye.layouts(inputs, conversations)
-        session = look(eye.model, eye.adapter, inputs, layers, heads)
-        pictures, questions = [one.conversation.pictures for one in asked], [one.question for one in asked]
-        return evidence_of(Rows.of(session), layouts, pictures, questions, **constants._asdict())
+        # Of the conversation as it was given: the answering model may be shown other pictures than this one.
+        placed = eye.place(inputs, conversations)
+        rows = Rows.of(look(eye.model, eye.adapter, inputs, layers, heads))
+        return [
+            evidence_of_row(rows, number, row, one.question, constants)
+            for number, (one, row) in enumerate(zip(asked, placed, strict=True))
+        ]
 
     def _asked(
         self,
         image: Images | None,
         question: str | None,
+        video: VideoSource | None,
+        seconds: Sequence[float] | None,
         messages: Sequence[Message] | None,
         options: AskedOtherwise,
         highlight_images: Sequence[int] | None = None,
@@ -349,11 +377,12 @@ class VLM:
         """One question with what it is about, checked and loaded."""
         fetch = options.get("fetch", self.fetch)
         if messages is not None:
-            if image is not None or question is not None:
+            if image is not None or question is not None or video is not None:
                 raise InvalidInputError("messages= hold pictures and question: leave image and question out.")
 
-            def load(source: ImageSource) -> Any:
-                return load_image(source, max_pixels=self.max_pixels, fetch=fetch)
+            def load(kind: str, source: Any) -> Medium:
+                opened = load_video if kind == "video" else load_image
+                return opened(source, max_pixels=self.max_pixels, fetch=fetch)
 
             prompt = options.get("prompt", "raw")
             return Asked(from_messages(messages, load, highlight_images), prompt, single=False).checked(self.prompts)
@@ -361,9 +390,15 @@ class VLM:
             raise InvalidInputError(
                 "highlight_images= chooses among the pictures of messages=; here all are highlighted."
             )
-        if image is None:
-            raise InvalidInputError("no picture was given; pass image= and question=, or messages=.")
+        if image is None and video is None:
+            raise InvalidInputError("no picture was given; pass image= (or video=) and question=, or messages=.")
         check_question(question)
+        if video is not None:
+            if image is not None:
+                raise InvalidInputError("image= and video= exclude each other. Show both as parts of messages=.")
+            loaded = load_video(video, seconds=seconds, max_pixels=self.max_pixels, fetch=fetch)
+            return Asked(one_turn([loaded], str(question)), options.get("prompt"), single=True).checked(self.prompts)
+        assert image is not None
         pictures = load_pictures(image, self.max_pixels, fetch)
         asked = Asked(one_turn(pictures, str(question)), options.get("prompt"), is_single(image))
         return asked.checked(self.prompts)

@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from PIL import Image
-
-from vea_sdk.adapters import ImageLayout
-from vea_sdk.capture.evidence import Rows, evidence_of_one
+from vea_sdk.capture.evidence import Rows
 from vea_sdk.capture.words import Word, split_words
 from vea_sdk.errors import CaptureError
-from vea_sdk.evidence import Evidence
 from vea_sdk.pipeline.constants import Constants
 from vea_sdk.pipeline.generation import Generated
+from vea_sdk.pipeline.media import Found, Placed, evidence_of_row
 
 
 @dataclass(frozen=True)
@@ -41,8 +38,7 @@ class WordSource:
     tokenizer: Any
     rows: Rows
     number: int
-    layouts: Sequence[ImageLayout]
-    pictures: Sequence[Image.Image]
+    placed: Sequence[Placed]
     question: str
     constants: Constants
     single: bool
@@ -55,10 +51,8 @@ class WordSource:
             found.append(Word(text, span, tokens, tokens, certainty, self._evidence))
         return found
 
-    def _evidence(self, rows: Sequence[int]) -> Evidence | list[Evidence]:
-        evidence = evidence_of_one(
-            self.rows, self.number, self.layouts, self.pictures, self.question, rows, **self.constants._asdict()
-        )
+    def _evidence(self, rows: Sequence[int]) -> Found | list[Found]:
+        evidence = evidence_of_row(self.rows, self.number, self.placed, self.question, self.constants, rows)
         return evidence[0] if self.single else evidence
 
 
