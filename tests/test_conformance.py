@@ -50,6 +50,13 @@ def test_the_ways_to_look() -> None:
     assert {name: capture for name, (capture, _) in found.items()} == dict.fromkeys(kinds, "ok")
     videos = {row["model_type"]: row["video"] for row in rows}
     assert {name for name in kinds if videos[name] == "ok"} == {"dots3_note", "qwen3_5", "gemma4"}
+    asked = {row["model_type"]: row["ask"] for row in rows}
+    assert asked == dict.fromkeys(kinds, "ok") | {
+        "idefics": "one turn",
+        "git": "one picture, one turn",
+        "blip-2": "answer only",
+        "kosmos-2.5": "answer only",
+    }
     without_grid = {name for name, (_, geometry) in found.items() if geometry != "ok"}
     assert without_grid == {"blip-2", "kosmos-2.5"}
 
@@ -65,7 +72,8 @@ def test_every_architecture() -> None:
     if transformers.__version__ == support.table()["transformers"]:
         table = support.table()["architectures"]
         assert states(rows) == states(table)
-        assert {row["model_type"]: row["video"] for row in rows} == {row["model_type"]: row["video"] for row in table}
+        for check in ("video", "ask"):
+            assert {row["model_type"]: row[check] for row in rows} == {row["model_type"]: row[check] for row in table}
 
 
 def test_the_page_is_made_from_the_table() -> None:
@@ -89,13 +97,24 @@ def test_doctor_prints_the_table(capsys: pytest.CaptureFixture[str], monkeypatch
 def test_reasons_stand_in_the_notes(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [
         {"model_type": "a", "capture": "ok", "geometry": "none: resampled", "eager_error": 2e-7, "flags": ["sliding"]}
-        | {"video": "ok"},
-        {"model_type": "b", "capture": "left out: no picture: text", "geometry": "-", "video": "-"},
+        | {"video": "ok", "ask": "ok"},
+        {"model_type": "b", "capture": "left out: no picture: text", "geometry": "-", "video": "-", "ask": "-"},
     ]
     monkeypatch.setattr(support, "table", lambda: {"architectures": rows})
     first, second = (line.split(" | ") for line in support.markdown().splitlines()[2:])
-    assert [cell.strip(" |") for cell in first] == ["a", "ok", "2e-07", "", "none", "", "", "ok", "sliding, resampled"]
-    assert [cell.strip(" |") for cell in second] == ["b", "left out", "", "", "-", "", "", "", "no picture: text"]
+    assert [cell.strip(" |") for cell in first] == [
+        "a",
+        "ok",
+        "2e-07",
+        "",
+        "none",
+        "",
+        "",
+        "ok",
+        "ok",
+        "sliding, resampled",
+    ]
+    assert [cell.strip(" |") for cell in second] == ["b", "left out", "", "", "-", "", "", "", "", "no picture: text"]
 
 
 # Beginnings of model types that mean something else too; their whole name is looked for instead.

@@ -16,7 +16,7 @@ from tests.conformance import suite, workers
 from tests.conformance.document import DOCUMENT, document
 from vea_sdk.adapters import support
 
-CHECKS = ("capture", "geometry", "video")
+CHECKS = ("capture", "geometry", "video", "ask")
 
 
 def main() -> int:
@@ -49,9 +49,11 @@ def main() -> int:
         "captured": sum(row["capture"] == "ok" for row in rows),
         "geometry": sum(row["geometry"] == "ok" for row in rows),
         "video": sum(row["video"] == "ok" for row in rows),
+        "ask": sum(row["ask"] not in ("-", "refuses") and not row["ask"].startswith("FAILED") for row in rows),
         "architectures": rows,
     }
     found = f"{summary['captured']} captured, {summary['geometry']} with geometry, {summary['video']} of video"
+    found += f", {summary['ask']} asked"
     print(f"{found}, of {len(rows)}", file=sys.stderr)
     if arguments.write:
         support.TABLE.write_text(json.dumps(without_times(summary), indent=1) + "\n")
@@ -91,5 +93,5 @@ def line(row: dict[str, Any]) -> str:
     flags = ", ".join(row.get("flags", []))
     return (
         f"{row['model_type']:24} capture {row['capture']} {'/'.join(figures)}  geometry {row['geometry']} "
-        f"{'/'.join(places)}  video {row['video']}  [{flags}] {row.get('seconds', 0)} s"
+        f"{'/'.join(places)}  video {row['video']}  ask {row['ask']}  [{flags}] {row.get('seconds', 0)} s"
     )

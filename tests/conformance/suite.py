@@ -15,6 +15,7 @@ import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from tests.conformance import models
+from tests.conformance.asking import check_ask
 from tests.conformance.capture import Mismatch, check_capture
 from tests.conformance.geometry import check_geometry, check_no_grid
 from tests.conformance.tiny import CASES, LEFT_OUT, Tiny
@@ -41,19 +42,20 @@ def run(model_type: str, verbose: bool = False) -> dict[str, Any]:
     """One row: {model_type, class, capture, geometry, …}; "ok", or why not."""
     row: dict[str, Any] = {"model_type": model_type, "class": architectures().get(model_type, "not in this release")}
     if model_type in LEFT_OUT:
-        return row | {"capture": LEFT_OUT[model_type], "geometry": "-", "video": "-"}
+        return row | {"capture": LEFT_OUT[model_type], "geometry": "-", "video": "-", "ask": "-"}
     if model_type not in CASES:
-        return row | {"capture": GENERIC, "geometry": GENERIC, "video": "-"}
+        return row | {"capture": GENERIC, "geometry": GENERIC, "video": "-", "ask": "-"}
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             tiny = CASES[model_type]()
         except Exception as error:  # one architecture that does not build must not hide the others
-            return row | {"capture": explained(error, verbose), "geometry": "-", "video": "-"}
+            return row | {"capture": explained(error, verbose), "geometry": "-", "video": "-", "ask": "-"}
         row |= attempt("capture", lambda: captured(tiny), verbose)
         row |= attempt("geometry", lambda: laid_out(tiny), verbose)
         row |= attempt("video", lambda: {"video": video(model_type)}, verbose)
+        row |= attempt("ask", lambda: {"ask": check_ask(tiny)}, verbose)
     return row | {"seconds": round(time.perf_counter() - start, 1)}
 
 

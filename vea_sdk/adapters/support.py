@@ -44,7 +44,7 @@ def markdown() -> str:
     return "\n".join(f"| {line} |" for line in lines) + "\n"
 
 
-HEADINGS = ("architecture", "capture", "eager", "float64", "geometry", "x", "y", "video", "notes")
+HEADINGS = ("architecture", "capture", "eager", "float64", "geometry", "x", "y", "video", "ask", "notes")
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -58,5 +58,6 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         states["geometry"][0],
         *(f"{row[name]:.3f}" if name in row else "" for name in ("correlation_x", "correlation_y")),
         states["video"][0].replace("-", ""),
-        ", ".join(notes),
+        row["ask"].replace("-", ""),
+        ", ".join(dict.fromkeys(notes)),
     )

@@ -24,10 +24,11 @@ from vea_sdk.cli.output import JsonFlag, OutFolder, check_folder, progress_bar, 
 from vea_sdk.errors import InvalidInputError
 from vea_sdk.evaluation import METHODS, Evaluation
 from vea_sdk.evaluation import evaluate as run
-from vea_sdk.evaluation.methods import Method, resolve_methods
+from vea_sdk.evaluation.methods import Method, resolve_methods, sweep
 from vea_sdk.evaluation.plot import can_draw, draw
 from vea_sdk.evaluation.scoring import Seen
 from vea_sdk.grounding.metrics import Rule
+from vea_sdk.pipeline.constants import Constants
 from vea_sdk.whole_file import write_whole
 
 
@@ -38,6 +39,14 @@ def evaluate(
     methods: Annotated[
         str, typer.Option("--methods", help=f"all, or some of {','.join(METHODS)}; compared with the first.")
     ] = "base,inst,vea",
+    over: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sweep",
+            help="Also measure the method with other constants, such as sigma=0.02,0.1,0.5; alpha and lam likewise. "
+            "Several: every combination.",
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Samples that run together.")] = 8,
     images: ImagesOption = None,
     split: SplitOption = None,
@@ -63,7 +72,7 @@ def evaluate(
 
     Results are added to OUT/results.jsonl as they come; the same command goes on where it was interrupted.
     """
-    chosen = _methods(methods)
+    chosen = _methods(methods, over or [])
     found = open_data(
         model, data, samples, images=images, split=split, columns=columns, shuffle=shuffle, degrade=degrade, seed=seed
     )
@@ -91,11 +100,30 @@ def evaluate(
     report({"seconds": result.seconds, "resumed": result.resumed, "files": files}, as_json)
 
 
-def _methods(text: str) -> tuple[Method, ...]:
+def _methods(text: str, over: list[str]) -> tuple[Method, ...]:
     try:
-        return resolve_methods(list(METHODS) if text == "all" else [name.strip() for name in text.split(",")])
+        named = resolve_methods(list(METHODS) if text == "all" else [name.strip() for name in text.split(",")])
     except InvalidInputError as error:
         raise typer.BadParameter(str(error), param_hint="--methods") from error
+    try:
+        return (*named, *(sweep(**_axes(over)) if over else ()))
+    except InvalidInputError as error:
+        raise typer.BadParameter(str(error), param_hint="--sweep") from error
+
+
+def _axes(over: list[str]) -> dict[str, list[float]]:
+    """``sigma=0.1,0.5`` and the like → values by the name of the constant."""
+    axes: dict[str, list[float]] = {}
+    for text in over:
+        name, _, values = text.partition("=")
+        try:
+            numbers = [float(value) for value in values.split(",")]
+        except ValueError as error:
+            raise InvalidInputError(f"{text!r} must be such as sigma=0.02,0.1,0.5.") from error
+        if name not in Constants._fields or name in axes:
+            raise InvalidInputError(f"{text!r}: give sigma, alpha and lam, each once.")
+        axes[name] = numbers
+    return axes
 
 
 def _write(result: Evaluation, out: Path) -> list[str]:

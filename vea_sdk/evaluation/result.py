@@ -104,6 +104,8 @@ _TITLES = {
     "ndcg": "NDCG",
     "ap": "AP",
     "pointing": "pointing game",
+    "point": "point in a box",
+    "iou": "IoU",
 }
 SPLIT = {
     "seen_right": "seen, right",

@@ -14,7 +14,7 @@ from vea_sdk.evaluation.identity import describe
 from vea_sdk.evaluation.layers import layer_figures
 from vea_sdk.evaluation.methods import Method, resolve_methods
 from vea_sdk.evaluation.result import Evaluation
-from vea_sdk.evaluation.scoring import Seen, check_seen, score
+from vea_sdk.evaluation.scoring import Seen, check_seen, places, score
 from vea_sdk.evaluation.summary import summarise
 from vea_sdk.grounding.metrics import Rule, patch_labels
 from vea_sdk.grounding.samples import Sample, check_boxes
@@ -149,6 +149,11 @@ def _ask(
 ) -> list[dict[str, Any]]:
     """One batch: a look at every picture, then every method's answers."""
     questions = [sample.question for _, sample in samples]
+    for name, sample in samples:
+        try:
+            vlm.check_texts(sample.question)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"sample {name!r}: {error}") from error
     try:
         looked = vlm.attend_many([sample.image for _, sample in samples], questions, layers="all")
     except NaNAttentionError as error:
@@ -173,7 +178,10 @@ def _ask(
         template = vlm.highlight_prompt if method.pointing else vlm.plain_prompt
         prompts = [fill(template, question) for question in questions]
         answers = vlm.answer_many(pictures, prompts, max_new_tokens=max_new_tokens)
-        for row, answer, evidence, positive in zip(rows, answers, looked, labels, strict=True):
+        for row, answer, evidence, positive, (_, sample) in zip(rows, answers, looked, labels, samples, strict=True):
             scores = method.token_scores(evidence, vlm.layers)
-            row["methods"][method.name] = score(answer, row["answers"], scores, positive, seen_by, seen_threshold)
+            found = places(method.evidence(evidence, vlm.layers), sample.boxes)
+            row["methods"][method.name] = score(
+                answer, row["answers"], scores, positive, seen_by, seen_threshold, found
+            )
     return rows

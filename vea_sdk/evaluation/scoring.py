@@ -8,13 +8,16 @@ from typing import Literal, TypedDict, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from vea_sdk.adapters.geometry import Box
 from vea_sdk.errors import InvalidInputError
+from vea_sdk.evidence import Evidence
 from vea_sdk.grounding import metrics
 
 Seen = Literal["auroc", "pointing"]
+Places = tuple[float | None, float | None]
 
 ANSWER_METRICS = ("em", "f1", "anls", "vqa_accuracy")
-EVIDENCE_METRICS = ("auroc", "ndcg", "ap", "pointing")
+EVIDENCE_METRICS = ("auroc", "ndcg", "ap", "pointing", "point", "iou")
 MIN_VQA_ANSWERS = 4
 """With fewer answers not even agreement of all gives a VQA accuracy of 1, so none is reported."""
 
@@ -31,6 +34,8 @@ class Scores(TypedDict):
     ndcg: float | None
     ap: float | None
     pointing: float | None
+    point: float | None
+    iou: float | None
     seen: bool | None
     believed: bool
 
@@ -42,6 +47,7 @@ def score(
     labels: NDArray[np.bool_],
     seen_by: Seen = "auroc",
     threshold: float = 0.5,
+    places: Places = (None, None),
 ) -> Scores:
     """Judge one answer and the evidence behind it.
 
@@ -51,6 +57,7 @@ def score(
     Args:
         answer: what the model said. accepted: the accepted answers.
         token_scores: [tokens]. labels: [tokens], which hold evidence; with one class only, there is nothing to rank.
+        places: what :func:`places` gave.
     """
     ranked = 0 < labels.sum() < len(labels)
     auroc = metrics.auroc(token_scores, labels) if ranked else None
@@ -66,9 +73,21 @@ def score(
         ndcg=metrics.ndcg(token_scores, labels) if ranked else None,
         ap=metrics.average_precision(token_scores, labels) if ranked else None,
         pointing=pointing,
+        point=places[0],
+        iou=places[1],
         seen=None if auroc is None else (auroc >= threshold if seen_by == "auroc" else bool(pointing)),
         believed=exact == 1,
     )
+
+
+def places(evidence: Evidence, boxes: Sequence[Box]) -> Places:
+    """Whether the point of a look lies in a box of the evidence, and the IoU of its first box with the best of them;
+    None without boxes. A look without a place counts as a miss."""
+    if not boxes:
+        return None, None
+    found = evidence.boxes()
+    overlap = max(metrics.iou(found[0].box, box) for box in boxes) if found else 0.0
+    return metrics.pointing_game(evidence.point(), boxes), overlap
 
 
 def check_seen(seen_by: str, threshold: float) -> None:

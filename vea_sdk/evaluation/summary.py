@@ -24,7 +24,7 @@ def summarise(
     first = names[0]
     scores = {name: [row["methods"][name] for row in rows] for name in names}
     columns = {
-        (name, metric): [float(one[metric]) for one in scores[name] if one[metric] is not None]
+        (name, metric): [float(one[metric]) for one in scores[name] if one.get(metric) is not None]
         for name in names
         for metric in _METRICS
     }

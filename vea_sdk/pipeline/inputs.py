@@ -20,6 +20,8 @@ from vea_sdk.prompts import shortened
 
 Images = ImageSource | Sequence[ImageSource]
 
+_AS_TEXT = "sanitize_control_tokens"
+
 
 def load_pictures(image: Images, max_pixels: int, fetch: bool = False) -> list[Image.Image]:
     """The pictures of one question, RGB and upright."""
@@ -67,10 +69,8 @@ def model_inputs(
         )
     template = chat_template(processor)
     padding: dict[str, Any] = {"padding": True, "padding_side": "left"} if len(conversations) > 1 else {}
-    found = _placeholders(processor, adapter, conversations)
+    found = check_placeholders(processor, adapter, [text for one in conversations for text in one.texts])
     if template is None:
-        if found:
-            raise _placeholder_error(found)
         inputs = _from_plain_text(processor, adapter, conversations, padding)
     else:
         inputs = _from_chat_template(processor, template, conversations, padding, found)
@@ -121,9 +121,7 @@ def _from_chat_template(
     told = padding | (video_options(processor, videos) if videos else {})
     options: dict[str, Any] = {"processor_kwargs": told} if told else {}
     if placeholders:
-        if "sanitize_control_tokens" not in inspect.signature(processor.apply_chat_template).parameters:
-            raise _placeholder_error(placeholders)
-        options["sanitize_control_tokens"] = True
+        options[_AS_TEXT] = True
     try:
         inputs = processor.apply_chat_template(
             turns if padding else turns[0],
@@ -167,17 +165,26 @@ def _from_plain_text(
     return adapter.prepare(processor, pictures, texts, padding)
 
 
-def _placeholders(processor: Any, adapter: Adapter | None, conversations: Sequence[Conversation]) -> list[str]:
-    """The texts' own placeholders of pictures and videos, by which the processor would take a text for a picture."""
+def check_placeholders(processor: Any, adapter: Adapter | None, texts: Sequence[str]) -> list[str]:
+    """The placeholders of pictures and videos in the texts, by which a processor would take a text for a picture.
+
+    Raises InvalidInputError where there is one, and this tokenizer cannot take it for text.
+    """
     names = {getattr(processor, f"{kind}_token", None) for kind in ("image", "video", "boi", "eoi")}
     tokenizer = getattr(processor, "tokenizer", processor)
     if hasattr(tokenizer, "convert_ids_to_tokens"):
         config = getattr(adapter, "config", None)
         ids = [getattr(config, f"{kind}_token_id", None) for kind in ("image", "video")]
         names |= {tokenizer.convert_ids_to_tokens(number) for number in ids if isinstance(number, int)}
-    texts = [text for conversation in conversations for text in conversation.texts]
-    tokens = sorted(str(name) for name in names if name)
-    return [name for name in tokens if any(name in text for text in texts)]
+    found = [name for name in sorted(map(str, filter(None, names))) if any(name in text for text in texts)]
+    if found and (chat_template(processor) is None or not _takes_text(processor)):
+        raise _placeholder_error(found)
+    return found
+
+
+def _takes_text(processor: Any) -> bool:
+    """Whether this Transformers can keep a user's text from being read as control tokens."""
+    return _AS_TEXT in inspect.signature(processor.apply_chat_template).parameters
 
 
 def _placeholder_error(found: Sequence[str]) -> InvalidInputError:

@@ -24,7 +24,7 @@ from vea_sdk.pipeline.attending import look
 from vea_sdk.pipeline.constants import Constants
 from vea_sdk.pipeline.conversation import Asked, Conversation, Message, from_messages, one_turn
 from vea_sdk.pipeline.generation import Generation
-from vea_sdk.pipeline.inputs import Images, load_pictures, model_inputs, one_each
+from vea_sdk.pipeline.inputs import Images, check_placeholders, load_pictures, model_inputs, one_each
 from vea_sdk.pipeline.media import Found, Medium, Placed, evidence_of_row, place
 from vea_sdk.prompts import HIGHLIGHT_PROMPT, PLAIN_PROMPT, Prompts, check_question
 
@@ -307,6 +307,13 @@ class VLM:
             for start in range(0, len(asked), batch_size)
             for answer in asking.run(asked[start : start + batch_size])
         ]
+
+    def check_texts(self, *texts: str) -> None:
+        """Raises InvalidInputError for a text that is empty, or holds a placeholder of pictures or videos that this
+        model's tokenizer cannot take for text."""
+        for text in texts:
+            check_question(text)
+        check_placeholders(self.processor, self.known_adapter, texts)
 
     # -- what asking is made of
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -49,4 +50,5 @@ def smolvlm() -> Tiny:
     # The processor wants num2words, with which it writes the number of video frames.
     with mock.patch("transformers.models.smolvlm.processing_smolvlm.num2words", str):
         processor = idefics3_parts(image_processor, partial(without(hf.SmolVLMProcessor), video_processor=None))
+    processor.video_processor = SimpleNamespace(num_frames=64, fps=1)  # whose settings its chat template's call reads
     return idefics3_model(processor, hf.SmolVLMForConditionalGeneration, hf.SmolVLMConfig)
