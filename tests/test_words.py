@@ -355,3 +355,108 @@ def test_embeddings_do_not_show_their_pictures() -> None:
         family.model.model.language_model(inputs_embeds=embeds)
     with pytest.raises(CaptureError, match="input_ids"):
         session.evidence(picture(1), family.processor)
+
+
+# --- prompts in several parts ---------------------------------------------------------------------------------------
+
+
+def parts(inputs: Any, start: int, stop: int) -> dict[str, Any]:
+    """Tokens from start to stop, with what has a place for each."""
+    shape = inputs["input_ids"].shape
+    return {
+        name: value[:, start:stop] if value.shape[:2] == shape else value
+        for name, value in inputs.items()
+        if name != "attention_mask"
+    }
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_vl"])
+def test_a_prompt_that_was_fed_in_chunks(name: str) -> None:
+    family = FAMILIES[name]()
+    inputs = family.inputs(picture(1), "what?")
+    count = inputs["input_ids"].shape[1]
+    with vea.capture(family.model, layers=[1]) as whole, torch.no_grad():
+        family.model(**inputs)
+    expected = whole.attention[0, 0, 0].numpy()
+    cache = hf.DynamicCache(config=family.model.config)
+    with vea.capture(family.model, layers=[1]) as session, torch.no_grad():
+        family.model(**parts(inputs, 0, count - 3), past_key_values=cache, use_cache=True)
+        family.model(input_ids=inputs["input_ids"][:, count - 3 :], past_key_values=cache, use_cache=True)
+    assert np.abs(session.evidence(picture(1), family.processor).scores - expected).max() <= 2e-6
+    with vea.capture(family.model, layers=[1], queries="all") as session:
+        family.model.generate(**inputs, **greedy(2), prefill_chunk_size=16)
+    assert np.abs(session.evidence(picture(1), family.processor).scores - expected).max() <= 2e-6
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_vl"])
+def test_a_second_turn_brings_a_second_picture(name: str) -> None:
+    family = FAMILIES[name]()
+    pictures = [picture(1), picture(2, 60, 60)]
+    first, second = family.inputs(pictures[0], "what?"), family.inputs(pictures[1], "and here?")
+    cache = hf.DynamicCache(config=family.model.config)
+    with vea.capture(family.model, layers=[1]) as session, torch.no_grad():
+        family.model(**first, past_key_values=cache, use_cache=True)
+        one = session.evidence(pictures[0], family.processor)
+        family.model(**parts(second, 0, 999), past_key_values=cache, use_cache=True)
+    both = session.evidence(pictures, family.processor)
+    assert [e.image.size for e in both] == [(120, 80), (60, 60)]
+    assert np.array_equal(np.concatenate([e.scores for e in both]), session.attention[0, 0, 0].numpy())
+    assert len(one.scores) == len(both[0].scores)  # type: ignore[union-attr]
+
+
+def test_a_second_turn_of_generate() -> None:
+    family = FAMILIES["llava"]()
+    pictures = [picture(1), picture(2, 60, 60)]
+    first, second = family.inputs(pictures[0], "what?"), family.inputs(pictures[1], "and here?")
+    cache = hf.DynamicCache(config=family.model.config)
+    with vea.capture(family.model, layers=[1], queries="all") as session:
+        answered = family.model.generate(**first, **greedy(3), past_key_values=cache)
+        ids = torch.cat([answered, second["input_ids"]], dim=1)
+        turn = {**second, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        answer = family.model.generate(**turn, **greedy(3), past_key_values=cache)
+    for word in session.words(answer, family.processor, images=pictures, processor=family.processor):
+        assert [e.image.size for e in word.evidence] == [(120, 80), (60, 60)]
+    assert {row for word in session.words(answer, family.processor) for row in word.rows} <= {0, 1, 2}
+
+
+def test_pictures_of_a_batch_that_came_in_turns_cannot_be_told_apart() -> None:
+    family = FAMILIES["llava"]()
+    batch = family.inputs([[picture(1)], [picture(2)]], ["what?", "what?"])
+    cache = hf.DynamicCache(config=family.model.config)
+    with vea.capture(family.model, layers=[1]) as session, torch.no_grad():
+        family.model(**batch, past_key_values=cache, use_cache=True)
+        family.model(**parts(batch, 0, 999), past_key_values=cache, use_cache=True)
+    with pytest.raises(CaptureError, match="several turns"):
+        session.evidence([[picture(1), picture(1)], [picture(2), picture(2)]], family.processor)
+
+
+def test_inputs_may_be_overwritten_afterwards() -> None:
+    family = FAMILIES["qwen2_vl"]()
+    inputs = family.inputs(picture(1), "what?")
+    with vea.capture(family.model, layers=[1]) as session, torch.no_grad():
+        family.model(**inputs)
+    expected = session.evidence(picture(1), family.processor).scores  # type: ignore[union-attr]
+    for value in inputs.values():
+        value.zero_()
+    assert np.array_equal(session.evidence(picture(1), family.processor).scores, expected)  # type: ignore[union-attr]
+
+
+def test_numbers_of_numpy_and_torch() -> None:
+    family, session, ids = ran()
+    expected = session.evidence(picture(1), family.processor, query=[0, 1]).scores  # type: ignore[union-attr]
+    for query in (np.arange(2), torch.tensor([0, 1]), (np.int64(0), np.int32(1))):
+        found = session.evidence(picture(1), family.processor, query=query, row=np.int64(0))  # type: ignore[arg-type]
+        assert np.array_equal(found.scores, expected)  # type: ignore[union-attr]
+    assert session.words(ids, family.processor, np.int64(0))  # type: ignore[arg-type]
+    (nested,) = session.evidence([[picture(1)]], family.processor)  # type: ignore[misc]
+    assert len(nested.scores) == len(expected)
+
+
+def test_the_wrong_processor() -> None:
+    family, session, ids = ran()
+    with pytest.raises(InvalidInputError, match="processor that made the inputs"):
+        session.evidence(picture(1), family.processor.tokenizer)
+    with pytest.raises(InvalidInputError, match="cannot decode"):
+        session.words(ids, family.processor.image_processor)
+    with pytest.raises(InvalidInputError, match="sigma=-1"):
+        session.evidence(picture(1), family.processor, sigma=-1)

@@ -105,8 +105,11 @@ def _query_rows(weights: Tensor, query_index: Tensor | None) -> Tensor:
     return (weights[:, :, -1] if query_index is None else weights[batch, :, query_index.long()]).float()
 
 
-def row_in_graph(call: AttentionCall, index: Tensor, row: Tensor, key_stop: Tensor | None, stats: Tensor) -> Tensor:
-    """The row [B, M] of a call inside a compiled graph, its figures in ``stats`` [B, 4]; ``row`` [B] of the query."""
+def row_in_graph(
+    call: AttentionCall, index: Tensor, row: Tensor, key_stop: Tensor | None, stats: Tensor, per_head: bool = False
+) -> Tensor:
+    """The row [B, M] of a call inside a compiled graph, or those of its heads [B, H, M]; its figures in ``stats``
+    [B, 4]; ``row`` [B] of the query."""
     scores = ops.image_attention(
         call.query,
         call.key,
@@ -119,6 +122,7 @@ def row_in_graph(call: AttentionCall, index: Tensor, row: Tensor, key_stop: Tens
         window=call.window,
         sinks=call.sinks,
         position_bias=call.position_bias,
+        per_head=per_head,
         stats=stats,
     )
     assert isinstance(scores, Tensor)

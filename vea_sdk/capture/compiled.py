@@ -32,7 +32,7 @@ _lock = threading.Lock()  # sessions of several threads may come and go on one m
 class Tap:
     """What a compiled attention module is to read in the next pass, and what it has read."""
 
-    def __init__(self, index: Tensor, places_stay: bool) -> None:
+    def __init__(self, index: Tensor, places_stay: bool, per_head: bool) -> None:
         batch, tokens = index.shape
         self.index = torch.empty_like(index)  # [B, M] key positions in the prompt, -1 for none
         self.behind = index.new_empty(batch)  # [B] tokens of the pass that follow the one whose row is read
@@ -40,8 +40,10 @@ class Tap:
         self.seen = index.new_empty(1)  # tokens fed so far, this pass included
         self.row = torch.empty(batch, tokens, dtype=torch.float32, device=index.device)
         self.figures = torch.empty(batch, 4, dtype=torch.float32, device=index.device)
+        self.heads: Tensor | None = None  # [B, H, M] of the pass, where heads are kept
         self.reads = 0  # how often the pass has filled them
         self._places_stay = places_stay
+        self._per_head = per_head
         for tensor in (self.index, self.places, self.behind, self.seen, self.row, self.figures):
             torch._dynamo.mark_static_address(tensor, guard=False)  # a CUDA graph may write to it where it is
 
@@ -56,6 +58,7 @@ class Tap:
             self.behind.zero_()
         else:
             self.behind.copy_(step.length - 1 - step.query_index)
+        self.heads = None
         self.reads = 0
 
     def read(self, call: AttentionCall) -> None:
@@ -66,8 +69,11 @@ class Tap:
             index = torch.where(index < 0, -1, index - (self.seen - keys).clamp(min=0)).clamp(min=-1)
         row = queries - 1 - self.behind
         stop = row + 1 if call.causal and call.mask is None else None
-        scores = row_in_graph(call, index, row, stop, self.figures)
+        scores = row_in_graph(call, index, row, stop, self.figures, self._per_head)
         self.places.copy_(index)
+        if self._per_head:
+            self.heads = scores
+            scores = scores.mean(1)
         self.row.copy_(scores)
         self.reads += 1
 
@@ -181,13 +187,14 @@ class CompiledPasses:
         for module in self._runs.modules:
             tap = self._taps[module]
             self._runs.check(module, tap.reads)
-            self._recorder.store(self._runs.first(module), tap.row, tap.figures, tap.places)
+            self._recorder.store(self._runs.first(module), tap.row, tap.figures, tap.places, tap.heads)
+            tap.heads = None  # a graph may write its next pass over it
 
     def _tap(self, module: nn.Module, step: Step) -> Tap:
         index = self._recorder.index_on(device_of(module))
         tap = self._taps.get(module)
         if tap is None or not tap.fits(index):
-            tap = self._taps[module] = Tap(index, step.cross or step.prompt_stays)
+            tap = self._taps[module] = Tap(index, step.cross or step.prompt_stays, self._recorder.per_head)
         tap.prepare(index, step)
         return tap
 

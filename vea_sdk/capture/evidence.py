@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -90,7 +91,7 @@ def evidence_of_one(
     """
     from vea_sdk.evidence import Evidence
 
-    chosen = [query] if isinstance(query, int) else list(query)
+    chosen = _numbers(query)
     if not chosen or not all(0 <= one < rows.count for one in chosen):
         raise InvalidInputError(f"query={query!r} must name rows that were captured: 0 to {rows.count - 1}.")
     attention = rows.attention[:, number, chosen].mean(1).cpu().numpy()
@@ -110,9 +111,25 @@ def evidence_of_one(
     return found
 
 
+def _numbers(query: Any) -> list[int]:
+    """Row numbers as plain integers, also those of numpy and torch; none where they are no whole numbers."""
+    try:
+        return [index(one) for one in (query if isinstance(query, Iterable) else [query]) if not isinstance(one, bool)]
+    except TypeError:
+        return []
+
+
 def _before(pictures: Sequence[Sequence[Any]]) -> list[int]:
     """Pictures of the rows before each."""
     return [sum(len(own) for own in pictures[:number]) for number in range(len(pictures))]
+
+
+def sequence_number(row: Any, batch: int) -> int:
+    """Which of ``batch`` sequences is meant, as a plain integer. Raises InvalidInputError where it is none of them."""
+    numbers = _numbers(row)
+    if len(numbers) != 1 or not 0 <= numbers[0] < batch:
+        raise InvalidInputError(f"row={row!r} is none of the {batch} sequences of the batch, counted from 0.")
+    return numbers[0]
 
 
 def of_session(
@@ -120,11 +137,11 @@ def of_session(
 ) -> Evidence | list[Evidence]:
     """See :meth:`Session.evidence`."""
     from vea_sdk.evidence import is_single, load_image
+    from vea_sdk.evidence.constants import Constants
 
+    Constants(**{name: fields[name] for name in Constants._fields}).checked()
     rows, prompt = Rows.of(session), session.prompt
-    batch = rows.attention.shape[1]
-    if isinstance(row, bool) or not 0 <= row < batch:
-        raise InvalidInputError(f"row={row!r} is none of the {batch} sequences of the batch, counted from 0.")
+    row = sequence_number(row, rows.attention.shape[1])
     ids = prompt.inputs.get("input_ids")
     if not isinstance(ids, Tensor):
         raise CaptureError(
@@ -137,11 +154,19 @@ def of_session(
             f"images holds {given} items for a batch of {prompts} prompts. Give one for each: its picture, or a list "
             "of its pictures."
         )
-    items = list(images) if prompts > 1 else [images]
+    nested = not is_single(images) and len(images) == 1 and not is_single(images[0])
+    items = list(images) if prompts > 1 or nested else [images]
     pictures = [[load_image(one) for one in ([item] if is_single(item) else item)] for item in items]
     sizes = [(picture.height, picture.width) for own in pictures for picture in own]
-    layouts = prompt.adapter.layouts(prompt.inputs, sizes, processor)
-    at = row * prompts // batch  # generate() may return several sequences for each prompt, one after the other
+    try:
+        layouts = prompt.adapter.layouts(prompt.inputs, sizes, processor)
+    except AttributeError as error:
+        raise InvalidInputError(
+            f"processor={type(processor).__name__} does not say how its pictures become tokens: {error}. Give the "
+            "processor that made the inputs."
+        ) from error
+    # generate() may return several sequences for each prompt, one after the other.
+    at = row * prompts // rows.attention.shape[1]
     before = sum(len(own) for own in pictures[:at])
     own_layouts = layouts[before : before + len(pictures[at])]
     first_tokens = None

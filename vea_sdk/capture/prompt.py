@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vea_sdk.adapters import Adapter
+from vea_sdk.capture.fed_prompt import Part
 from vea_sdk.capture.interception import PHASE, Phase
 from vea_sdk.errors import CaptureError, ImageTokenError, InvalidInputError
 
@@ -91,9 +92,10 @@ class PromptTracker:
         self._continues = False  # whether the last pass came with the cache of the one before
         self._ids: Tensor | None = None
         self._phase: Phase | None = None  # part of generate() that the last pass belonged to
-        self._whole = False  # whether that part was given the ids of the whole prompt, cached ones included
         self._total = 0  # tokens of the prompt that generate() is feeding
         self._token: Step | None = None  # the last pass, where it was a plain step of decoding
+        self.part: Part = "new"  # what the last pass of a prompt was
+        self.whole = False  # whether generate() was given the ids of the whole prompt, cached ones included
         self.seen = 0
         self.image_index: Tensor | None = None  # [B, M], None before the first prompt
         self.valid_tokens: Tensor | None = None  # [B] prompt tokens that are not padding
@@ -134,12 +136,16 @@ class PromptTracker:
         if phase is None:
             repeats = past == 0 and self._repeats(ids)
             generated = repeats or (past > 0 and length == 1 and self.image_index is not None)
-            self._whole, self._total = past == 0, past + length
+            self.whole, self._total = past == 0, past + length
         else:
             generated = phase.name == "assisted" and not begins
             if begins:
                 self._enter(phase, past, length, ids)
         self._continues |= past == self.seen
+        if phase is not None and not begins:
+            self.part = "same"
+        else:
+            self.part = "next" if past > 0 and self._continues else "new"
         self.seen = past + length
         self._ids = ids if past == 0 else None
         query_index = None
@@ -172,8 +178,8 @@ class PromptTracker:
             )
         given = phase.ids.shape[1]
         cached = past > 0 and isinstance(ids, Tensor) and torch.equal(ids, phase.ids[:, past : past + length])
-        self._whole = past == 0 or cached
-        self._total = given if self._whole else past + given
+        self.whole = past == 0 or cached
+        self._total = given if self.whole else past + given
         if past == 0 and isinstance(ids, Tensor) and ids.shape[1] < length:
             self._total += length - ids.shape[1]  # tokens that the model itself puts before the prompt
 
@@ -198,7 +204,7 @@ class PromptTracker:
                 index = torch.where(index < keys, index, -1)
             self.image_index = index.expand(batch, -1).contiguous()
             return
-        if self._phase is not None and self._whole and isinstance(fed.get("input_ids"), Tensor):
+        if self._phase is not None and self.whole and isinstance(fed.get("input_ids"), Tensor):
             ids = self._phase.ids
             if past > 0 or fed["input_ids"].shape[1] > ids.shape[1]:
                 fed, past = {**fed, "input_ids": ids[:, :keys]}, 0

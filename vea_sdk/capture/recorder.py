@@ -98,16 +98,18 @@ class Recorder:
         with torch.no_grad():
             query = _moved(step.row(weights.shape[-2]), weights)
             row, total = row_from_weights(weights, index, query)
-            self.store(layer, row, figures(row, total), index)
-            if self.per_head:
-                self._head_slot(layer, weights.shape[1], row.device).copy_(heads_from_weights(weights, index, query))
+            heads = heads_from_weights(weights, index, query) if self.per_head else None
+            self.store(layer, row, figures(row, total), index, heads)
 
-    def store(self, layer: int, row: Tensor, figures: Tensor, index: Tensor) -> None:
-        """Keep a row [B, M] that was computed elsewhere, and its figures [B, 4]; ``index`` as it was read, [B, M]."""
+    def store(self, layer: int, row: Tensor, figures: Tensor, index: Tensor, heads: Tensor | None = None) -> None:
+        """Keep a row [B, M] that was computed elsewhere, its figures [B, 4] and its heads' rows [B, H, M];
+        ``index`` as it was read, [B, M]."""
         with torch.no_grad():
             out, stats = self._slots(layer, row.device)
             out.copy_(row)
             stats.copy_(figures)
+            if heads is not None:
+                self._head_slot(layer, heads.shape[1], row.device).copy_(heads)
             if self._ranks is not None:
                 self._all_heads(layer, out, stats, index)
             else:

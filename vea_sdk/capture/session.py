@@ -191,7 +191,7 @@ class Session:
         Raises CaptureError when no pass ran inside the session.
         """
         self._require_rows()
-        return Prompted(self._adapter, self._watch.prompt_inputs, self._watch.beams)
+        return Prompted(self._adapter, self._watch.fed_prompt.inputs, self._watch.beams)
 
     def _require_rows(self) -> None:
         if self._prompt.missing is not None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vea_sdk.adapters import Adapter, AttentionCall
 from vea_sdk.capture import interception
 from vea_sdk.capture.compiled import CompiledPasses, is_compiled
+from vea_sdk.capture.fed_prompt import FedPrompt
 from vea_sdk.capture.hooks import Hook, named
 from vea_sdk.capture.prompt import CACHE_NAMES, PromptTracker, Step, cache_in
 from vea_sdk.capture.recorder import Recorder
@@ -77,7 +78,7 @@ class Watch:
         # Encoder and decoder have ids and padding each; generate() runs the encoder alone, before any pass.
         self._encoder_embedding = adapter.encoder_embedding
         self._encoder_ids: Tensor | None = None
-        self.prompt_inputs: dict[str, Any] = {}  # what the prompt was fed, by name; kept for whoever lays it out
+        self.fed_prompt = FedPrompt()
         self.beams = 1
         self._decoder_prefix = adapter.decoder_prefix
         self._compiled = CompiledPasses(self._runs, recorder, self._hooks.values())
@@ -237,8 +238,6 @@ class Watch:
         layers: the graph then breaks at the hooks, which run as ever. ``outside`` is the module whose hooks run before
         and after the graph, if any do."""
         embeds, ids = fed.get("inputs_embeds"), fed.get("input_ids")
-        if self._recorder.per_head:
-            return False
         unknown = set(CACHE_NAMES).isdisjoint(names) or not isinstance(ids if embeds is None else embeds, Tensor)
         if unknown or self._decoder_prefix or self._adapter.merged_attention or self._runs.looped:
             return False
@@ -285,7 +284,7 @@ class Watch:
         """Remember what was fed, without the cache: generate() knows all of it, a pass by itself what it was given."""
         call = interception.CALL.get()
         inputs = self._fed if call is None else {**self._fed, **call.inputs}
-        self.prompt_inputs = {name: value for name, value in inputs.items() if isinstance(value, Tensor | list)}
+        self.fed_prompt.take(inputs, self._prompt.part, self._prompt.whole)
         options = {} if call is None else call.inputs
         sources = (options.get("generation_config"), getattr(self._model, "generation_config", None))
         configured = next((n for n in (getattr(one, "num_beams", None) for one in sources) if n), 1)

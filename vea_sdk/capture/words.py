@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 import torch
 from typing_extensions import TypeVar
 
+from vea_sdk.capture.evidence import sequence_number
 from vea_sdk.errors import CaptureError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -138,6 +139,13 @@ def of_session(session: Session, ids: Any, tokenizer: Any, row: int, images: Any
             f"beam search changed between {prompt.beams} sequences while it generated, so the rows are not those of "
             "the sequence it returned. Generate greedily or by sampling."
         )
+    decoder = getattr(tokenizer, "tokenizer", tokenizer)
+    if not hasattr(decoder, "decode"):
+        raise InvalidInputError(
+            f"tokenizer={type(tokenizer).__name__} cannot decode tokens. Give the model's tokenizer, or a processor "
+            "that holds one."
+        )
+    row = sequence_number(row, session.attention.shape[1])
     tokens = _answer_ids(ids, row, session)
     skipped = 1 if session.queries == "generated" else 0
     count = session.attention.shape[2]
@@ -156,7 +164,7 @@ def of_session(session: Session, ids: Any, tokenizer: Any, row: int, images: Any
         return session.evidence(images, processor, list(rows), row)
 
     words: list[Word[Any]] = []
-    for text, span, numbers in split_words(tokens, getattr(tokenizer, "tokenizer", tokenizer)):
+    for text, span, numbers in split_words(tokens, decoder):
         rows = tuple(number - skipped for number in numbers if number >= skipped)
         if rows and rows[-1] >= count:
             raise InvalidInputError(
@@ -175,9 +183,9 @@ def _answer_ids(ids: Any, row: int, session: Session) -> list[int]:
             f"ids must be whole numbers [batch, tokens] or [tokens]; got shape {tuple(given.shape)}."
         )
     batch = session.attention.shape[1]
-    if not 0 <= row < batch or (given.dim() == 2 and len(given) not in (1, batch)):
+    if given.dim() == 2 and len(given) not in (1, batch):
         raise InvalidInputError(
-            f"row={row} with ids {tuple(given.shape)}: the session has {batch} sequences, counted from 0."
+            f"ids of shape {tuple(given.shape)} are not those of the session, which has {batch} sequences."
         )
     answer: list[int] = (given[row if len(given) > 1 else 0] if given.dim() == 2 else given).tolist()
     fed = session.prompt.inputs.get("input_ids")

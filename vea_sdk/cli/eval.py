@@ -27,8 +27,8 @@ from vea_sdk.evaluation import evaluate as run
 from vea_sdk.evaluation.methods import Method, resolve_methods, sweep
 from vea_sdk.evaluation.plot import can_draw, draw
 from vea_sdk.evaluation.scoring import Seen
+from vea_sdk.evidence.constants import Constants
 from vea_sdk.grounding.metrics import Rule
-from vea_sdk.pipeline.constants import Constants
 from vea_sdk.whole_file import write_whole
 
 

@@ -17,11 +17,11 @@ from vea_sdk.capture.evidence import Rows
 from vea_sdk.capture.layers import resolve_layers
 from vea_sdk.errors import GeometryError, InvalidInputError, UnsupportedModelError
 from vea_sdk.evidence import Evidence
+from vea_sdk.evidence.constants import Constants
 from vea_sdk.evidence.fused import Inexact, gain_maps
 from vea_sdk.evidence.video import VideoEvidence
 from vea_sdk.evidence.videos import Video
 from vea_sdk.pipeline.answer import Answer, Clock, Mode
-from vea_sdk.pipeline.constants import Constants
 from vea_sdk.pipeline.conversation import Asked, Conversation
 from vea_sdk.pipeline.generation import Generated, Generation
 from vea_sdk.pipeline.inputs import entry_device

@@ -11,9 +11,9 @@ from vea_sdk.adapters import Adapter, ImageLayout, VideoLayout
 from vea_sdk.capture.evidence import Rows, evidence_of_one
 from vea_sdk.capture.video import video_evidence_of
 from vea_sdk.evidence import Evidence
+from vea_sdk.evidence.constants import Constants
 from vea_sdk.evidence.video import VideoEvidence
 from vea_sdk.evidence.videos import Video
-from vea_sdk.pipeline.constants import Constants
 
 if TYPE_CHECKING:
     from vea_sdk.pipeline.conversation import Conversation

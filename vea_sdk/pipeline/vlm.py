@@ -15,13 +15,13 @@ from vea_sdk.capture.evidence import Rows
 from vea_sdk.capture.layers import LayerSelection, resolve_layers
 from vea_sdk.errors import InvalidInputError, UnsupportedModelError
 from vea_sdk.evidence import Evidence
+from vea_sdk.evidence.constants import Constants
 from vea_sdk.evidence.images import MAX_PIXELS, ImageSource, is_single, load_image
 from vea_sdk.evidence.video import VideoEvidence
 from vea_sdk.evidence.videos import VideoSource, load_video
 from vea_sdk.pipeline.answer import Answer, Mode
 from vea_sdk.pipeline.asking import Asking, HighlightOn
 from vea_sdk.pipeline.attending import look
-from vea_sdk.pipeline.constants import Constants
 from vea_sdk.pipeline.conversation import Asked, Conversation, Message, from_messages, one_turn
 from vea_sdk.pipeline.generation import Generation
 from vea_sdk.pipeline.inputs import Images, check_placeholders, load_pictures, model_inputs, one_each

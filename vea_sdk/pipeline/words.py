@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from vea_sdk.capture.evidence import Rows
 from vea_sdk.capture.words import Word, split_words
 from vea_sdk.errors import CaptureError
-from vea_sdk.pipeline.constants import Constants
+from vea_sdk.evidence.constants import Constants
 from vea_sdk.pipeline.generation import Generated
 from vea_sdk.pipeline.media import Found, Placed, evidence_of_row
 
