@@ -26,7 +26,7 @@ from vea_sdk.tiny import draw, low_contrast, mask, noise
 from vea_sdk.tiny.held_out import asked
 
 TEST_SEED, PROFILE_SEED = 0, 10_000
-SIGMAS = (0.5, 0.1)  # the method's smoothing, and the narrower one of `vea demo`
+SIGMAS = (0.5, 0.1)  # the method's smoothing, and a narrower one
 
 CONDITIONS: dict[str, Callable[[Image.Image, int], Image.Image]] = {
     "clean": lambda image, seed: image,
