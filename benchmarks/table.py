@@ -29,6 +29,10 @@ SECTIONS = {  # file of rows: heading, how it was measured
                 "of a request that is not sampled."),
     "peers": ("Beside other packages", "`python benchmarks/peers.py`. Each row says what the other one computes."),
     "evidence": ("From scores to the highlighted picture", "`python benchmarks/evidence.py`"),
+    "looks": ("Where it looked, as people see it", "`python benchmarks/looks.py`. The embedded model, defaults only: "
+              "four sets of 60 held-out pictures."),
+    "words": ("Words", "`python benchmarks/words.py`. The embedded model's right answers to held-out questions; what "
+              "words cost is measured on a model of random weights."),
     "importing": ("Importing", "`python benchmarks/importing.py`"),
     "gpu-kernels": ("The GPU kernel", "`python benchmarks/gpu.py kernels`, device time out of replayed CUDA graphs."),
     "gpu-models": ("7B shapes on a GPU", "`python benchmarks/gpu.py models`, random weights in bfloat16."),
