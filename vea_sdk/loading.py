@@ -22,6 +22,7 @@ _WRAP_OPTIONS = (
     "adapter",
     "max_pixels",
     "attend_with",
+    "fetch",
 )
 
 
@@ -62,8 +63,12 @@ def load(
     except OSError as error:
         raise CheckpointError(f"no model can be loaded from {str(checkpoint)!r}: {error}{_hint(error)}") from error
     except ImportError as error:
-        raise CheckpointError(f"{str(checkpoint)!r} needs a package that is not installed: {error}") from error
+        raise CheckpointError(
+            f"{str(checkpoint)!r} needs a package that is not installed: {error}{_hint(error)}"
+        ) from error
     except ValueError as error:
+        if hint := _hint(error):  # Transformers asks for accelerate by a ValueError
+            raise CheckpointError(f"{str(checkpoint)!r} cannot be loaded so: {error}{hint}") from error
         if "Unrecognized configuration class" not in str(error):
             raise
         raise UnsupportedModelError(
@@ -92,10 +97,13 @@ def _dtype(dtype: torch.dtype | str) -> torch.dtype | str:
     return found
 
 
-def _hint(error: OSError) -> str:
-    """What Transformers' message leaves out: its video processors need torchvision, and so do processors with one."""
-    missing = importlib.util.find_spec("torchvision") is None
-    return "\nIts processor needs torchvision: pip install torchvision" if missing and "video" in str(error) else ""
+def _hint(error: Exception) -> str:
+    """What Transformers' message leaves out: which of the packages that it may need for a checkpoint is missing."""
+    text = str(error).lower()
+    # Its video processors, and the processors that hold one, need torchvision without naming it.
+    needed = {"torchvision": "torchvision" in text or "video" in text, "accelerate": "accelerate" in text}
+    missing = [name for name, named in needed.items() if named and importlib.util.find_spec(name) is None]
+    return f"\nMissing: {' and '.join(missing)}. pip install 'vea-sdk[hf]' brings them." if missing else ""
 
 
 def _check_checkpoint(checkpoint: str | Path) -> None:
