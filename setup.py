@@ -3,6 +3,7 @@
 VEA_CUDA=auto|0|1    the CUDA half: if nvcc is found (default), never, or fail without it
 VEA_CUDA_ARCHS="90"  the GPU architectures to build for, instead of all
 CXX, NVCC            the compilers
+MAX_JOBS             how many of them run side by side; by default one per core, and two more
 """
 
 from __future__ import annotations
@@ -22,6 +23,14 @@ from setuptools.errors import CompileError
 
 ROOT = Path(__file__).parent.resolve()
 CSRC = ROOT / "csrc"
+
+NO_COMPILER = """no C++ compiler {cxx!r}: vea-sdk compiles its kernels when it is installed from sources.
+Install g++ 12 or newer, or clang 14 or newer, and try again:
+  Debian, Ubuntu   apt install g++
+  Fedora           dnf install gcc-c++
+  conda            conda install -c conda-forge cxx-compiler
+  macOS            xcode-select --install
+or name another one in CXX."""
 
 # One architecture per binary-compatible family (80 serves 86 to 89, 100 serves 103, 120 serves 121), and PTX of the
 # last for what comes later. The kernels hold nothing that a finer list would make faster.
@@ -82,8 +91,12 @@ class BuildNative(build_ext):
     def build_extension(self, ext: Extension) -> None:
         cxx = os.environ.get("CXX", "c++")
         if shutil.which(shlex.split(cxx)[0]) is None:
-            raise CompileError(f"no C++ compiler {cxx!r}; install g++ 12 or clang 14, or set CXX")
+            raise CompileError(NO_COMPILER.format(cxx=cxx))
         nvcc = wanted_nvcc()
+        if nvcc:
+            print(
+                f"vea-sdk: building the CUDA half with {nvcc}, some minutes; VEA_CUDA=0 leaves it out", file=sys.stderr
+            )
         # A folder per configuration: what an earlier build with CUDA left behind cannot slip into one without.
         folder = Path(self.build_temp).resolve() / ("cuda" if nvcc else "cpu")
         folder.mkdir(parents=True, exist_ok=True)

@@ -144,7 +144,10 @@ def test_cuda_on_demand_fails_loudly_without_nvcc(copy, tmp_path):
 def test_a_missing_compiler_is_named(copy, tmp_path):
     done, _ = build(copy, "wheel", tmp_path, CXX="no-such-compiler", VEA_CUDA="0")
     assert done.returncode != 0
-    assert "no C++ compiler 'no-such-compiler'" in done.stdout + done.stderr
+    said = done.stdout + done.stderr
+    assert "no C++ compiler 'no-such-compiler'" in said
+    for remedy in ("apt install g++", "xcode-select --install", "CXX"):
+        assert remedy in said
 
 
 @needs_nvcc

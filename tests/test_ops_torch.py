@@ -176,5 +176,5 @@ def test_without_the_extension():
 
 def test_build_info_names_what_is_missing():
     info = _native.build_info()
-    assert set(info) == {"native", "cuda", "cuda_archs", "compiler", "cpu_path", "torch", "reasons"}
+    assert set(info) == {"native", "path", "cuda", "cuda_archs", "compiler", "cpu_path", "torch", "reasons"}
     assert info["cuda"] == (not info["reasons"])

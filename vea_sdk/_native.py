@@ -4,22 +4,67 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.machinery
+import importlib.metadata
+import importlib.util
 import platform
+import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from ._version import __version__
 from .errors import NativeExtensionError
+
+_NAME = "vea_sdk._C"
+_SOURCES = Path(__file__).parents[1]
 
 
 @functools.cache
 def _load() -> tuple[Any | None, str | None]:
-    """(the extension, None), or (None, why not)."""
+    """(the extension, None), or (None, why not).
+
+    Python that is started inside a clone imports the clone's package, which holds no extension unless it was installed
+    from there to be edited. Then that of the installed package serves, if it is of the same release.
+    """
     try:
-        return importlib.import_module("vea_sdk._C"), None
+        return importlib.import_module(_NAME), None
     except ImportError as error:
-        return None, f"vea_sdk._C does not load on Python {platform.python_version()}: {error}"
+        reason = f"{_NAME} does not load on Python {platform.python_version()}: {error}"
+        in_clone = isinstance(error, ModuleNotFoundError) and (_SOURCES / "csrc").is_dir()
+        if not in_clone or _NAME in sys.modules:  # None there hides it on purpose
+            return None, reason
+    try:
+        if (found := _installed()) is not None:
+            return found, None
+    except ImportError as error:
+        reason = f"the installed {_NAME} does not load: {error}"
+    warnings.warn(
+        f"vea_sdk comes from its sources in {_SOURCES}, which hold no compiled kernels, and no installed vea-sdk "
+        f"{__version__} lends its own, so plain torch serves, slower. Run `pip install -e .` there, or install it and "
+        "start Python in another folder.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return None, reason
+
+
+def _installed() -> Any | None:
+    """The extension of an installed package of this release, loaded under its usual name; None where there is none."""
+    for distribution in importlib.metadata.distributions(name="vea-sdk"):
+        for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+            path = Path(str(distribution.locate_file(f"vea_sdk/_C{suffix}")))
+            if distribution.version == __version__ and path.is_file():
+                spec = importlib.util.spec_from_file_location(_NAME, path)
+                assert spec is not None
+                assert spec.loader is not None
+                module = importlib.util.module_from_spec(spec)
+                spec.loader.exec_module(module)
+                sys.modules[_NAME] = module
+                return module
+    return None
 
 
 def extension() -> Any | None:
@@ -66,14 +111,15 @@ def build_info() -> dict[str, Any]:
     """What the compiled extension offers here, and every reason why it does not offer more.
 
     Returns:
-        ``native``, ``cuda`` (bool: usable here), ``cuda_archs`` (built for), ``compiler``, ``cpu_path`` (avx512_bf16,
-        avx512, avx2 or portable; None without the extension), ``torch``, and ``reasons`` (a list, empty when all is in
-        use).
+        ``native``, ``path`` (the extension's file), ``cuda`` (bool: usable here), ``cuda_archs`` (built for),
+        ``compiler``, ``cpu_path`` (avx512_bf16, avx512, avx2 or portable), ``torch``, and ``reasons`` (a list, empty
+        when all is in use). Without the extension what is known of it alone is None.
     """
     native, reason = _load()
     reasons = [reason or cuda_problem()]
     return {
         "native": native is not None,
+        "path": native.__file__ if native else None,
         "cuda": cuda_problem() is None,
         "cuda_archs": native.cuda_archs.split() if native else [],
         "compiler": native.compiler if native else None,
