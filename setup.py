@@ -94,9 +94,7 @@ class BuildNative(build_ext):
             raise CompileError(NO_COMPILER.format(cxx=cxx))
         nvcc = wanted_nvcc()
         if nvcc:
-            self.warn(
-                f"building the CUDA half, too, with {nvcc}: about a minute on two cores. VEA_CUDA=0 leaves it out"
-            )
+            self.warn(f"building the CUDA half with {nvcc}: about a minute on two cores. VEA_CUDA=0 leaves it out")
         # A folder per configuration: what an earlier build with CUDA left behind cannot slip into one without.
         folder = Path(self.build_temp).resolve() / ("cuda" if nvcc else "cpu")
         folder.mkdir(parents=True, exist_ok=True)
