@@ -94,6 +94,11 @@ def test_killed_and_restarted_it_gives_the_same(run: Any, tmp_path: Path) -> Non
         (["--model", "some/model"], 2, "probes"),
         (["--model", "tiny", "--out", "FOLDER/samples.jsonl"], 2, "cannot write to"),
         (["--model", "tiny", "--methods", "base,blur"], 2, "blur"),
+        (["--model", "tiny", "--sweep", "sigma=wide"], 2, "sigma=wide"),
+        (["--model", "tiny", "--sweep", "sigma="], 2, "must be such as sigma="),
+        (["--model", "tiny", "--sweep", "alpha=0.5,2"], 2, "alpha=2"),
+        (["--model", "tiny", "--sweep", "size=3"], 2, "size=3"),
+        (["--model", "tiny", "--sweep", "sigma=1", "--sweep", "sigma=2"], 2, "each once"),
         (["--model", "tiny", "--degrade", "blur:3"], 2, "blur:3"),
         (["--model", "tiny", "--samples", "0"], 2, "--samples"),
         (["--model", "tiny", "--rule", "most"], 2, "most"),
@@ -110,6 +115,14 @@ def test_errors(run: Any, tmp_path: Path, arguments: list[str], code: int, messa
     assert found == code, err
     assert message in err
     assert out == ""
+
+
+def test_a_sweep(run: Any, tmp_path: Path) -> None:
+    command = ("eval", "--model", "tiny", "--samples", 2, "--methods", "base", "--sweep", "sigma=0.02,0.5")
+    code, out, err = run(*command, "--sweep", "alpha=0.3", "--out", tmp_path, "--json")
+    assert code == 0, err
+    assert list(json.loads(out)["methods"]) == ["base", "vea[sigma=0.02,alpha=0.3]", "vea[sigma=0.5,alpha=0.3]"]
+    assert "| vea[sigma=0.02,alpha=0.3] |" in (tmp_path / "summary.md").read_text()
 
 
 def test_results_of_other_options_are_refused(run: Any, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from vea_sdk.adapters.geometry import ImageLayout, PatchGrid
 from vea_sdk.errors import InvalidInputError, NaNAttentionError
 from vea_sdk.evaluation import METHODS, Evaluation, Method, evaluate, score
 from vea_sdk.evaluation.identity import describe
+from vea_sdk.evaluation.methods import sweep
 from vea_sdk.evaluation.plot import draw
 from vea_sdk.evaluation.summary import summarise
 from vea_sdk.evidence import Evidence
@@ -183,6 +185,94 @@ def test_rows_and_figures_against_scikit_learn(vlm: vea.VLM, tmp_path: Path, mon
     assert "20.0 [0.0, 60.0]" in table
     assert "+2 −1" in table
     json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_every_combination_of_a_sweep_shows_its_own_picture(vlm: vea.VLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One look for all; the pictures are those of an evidence that was attended with these constants."""
+    sample = samples(1)[0]
+    spy = Spy(vlm, monkeypatch)
+    methods = sweep(sigma=[0.02, 0.5], alpha=[0.2, 0.8])
+    assert [method.name for method in methods] == [
+        f"vea[sigma={sigma},alpha={alpha}]" for sigma in (0.02, 0.5) for alpha in (0.2, 0.8)
+    ]
+    found = evaluate(vlm, [sample], ["base", *methods])
+    assert spy.looked == [(sample.question, "all")]
+    assert list(found.methods) == ["base", *(method.name for method in methods)]
+    monkeypatch.undo()
+    shown = [np.asarray(image, int) for _, image in spy.asked[1:]]
+    for (sigma, alpha), picture_shown in zip(product((0.02, 0.5), (0.2, 0.8)), shown, strict=True):
+        expected = vlm.attend(sample.image, sample.question, sigma=sigma, alpha=alpha).highlight()
+        assert np.abs(picture_shown - np.asarray(expected, int)).max() <= 1  # a batch may round differently
+    assert all(np.abs(one - other).max() > 3 for one, other in combinations(shown, 2))
+    (lam,) = sweep(lam=[3])
+    assert (lam.name, lam.lam, lam.sigma, lam.alpha) == ("vea[lam=3]", 3, None, None)
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({}, "nothing to sweep over: give sigma=, alpha= or lam="),
+        ({"sigma": []}, "nothing to sweep over"),
+        ({"sigma": [0.1, -1]}, "sigma=-1 must not be negative"),
+        ({"alpha": [2]}, "alpha=2 must lie in"),
+        ({"lam": [0]}, "lam=0 must be positive"),
+        ({"sigma": [0.1, 0.10]}, "names a value twice"),
+        ({"sigma": ["wide"]}, "sigma='wide' is no number"),
+    ],
+)
+def test_what_cannot_be_swept_over(axes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        sweep(**axes)
+
+
+def test_points_and_boxes_against_the_boxes_of_the_samples(vlm: vea.VLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted pixel by pixel on a mask of each box."""
+    given = [
+        replace(one, boxes=((0, 0, 40, 60), (60, 30, 90, 60)) if one.id == "s1" else one.boxes) for one in samples()
+    ]
+    looks = {one.id: vlm.attend(one.image, one.question) for one in given}
+    Spy(vlm, monkeypatch)
+    found = evaluate(vlm, given, ["vea"])
+
+    def mask(box: Sequence[float]) -> np.ndarray:
+        grid = np.zeros((HEIGHT * 8, WIDTH * 8), bool)  # eighths of pixels: boxes of patches need not be whole
+        x0, y0, x1, y1 = (round(8 * side) for side in box)
+        grid[y0:y1, x0:x1] = True
+        return grid
+
+    points, overlaps = [], []
+    for row, sample in zip(found.rows, given, strict=True):
+        kept = row["methods"]["vea"]
+        if not sample.boxes:
+            assert (kept["point"], kept["iou"]) == (None, None)
+            continue
+        look = looks[sample.id]
+        first = mask(look.boxes()[0].box)
+        x, y = look.point()
+        truth = [mask(box) for box in sample.boxes]
+        assert kept["point"] == any(one[int(8 * y), int(8 * x)] for one in truth)
+        assert kept["iou"] == pytest.approx(max((first & one).sum() / (first | one).sum() for one in truth), abs=0.02)
+        points.append(kept["point"])
+        overlaps.append(kept["iou"])
+    metrics = found.methods["vea"].metrics
+    assert (metrics["point"].n, metrics["iou"].n) == (4, 4)
+    assert metrics["point"].value == pytest.approx(np.mean(points))
+    assert metrics["iou"].value == pytest.approx(np.mean(overlaps), abs=1e-3)
+    assert "| point in a box | IoU |" in found.table()
+
+
+def test_a_placeholder_in_a_question_names_its_sample(vlm: vea.VLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the tokenizer cannot take it for text; nothing has run then."""
+    spy = Spy(vlm, monkeypatch)
+    monkeypatch.setattr("vea_sdk.pipeline.inputs._takes_text", lambda processor: False)
+    given = [samples(1)[0], replace(samples(2)[1], question="<image> What?")]
+    with pytest.raises(InvalidInputError, match=r"'s1'.*<image>"):
+        evaluate(vlm, given, ["base"])
+    assert not spy.asked
+    assert not spy.looked
+    monkeypatch.undo()
+    Spy(vlm, monkeypatch)
+    assert len(evaluate(vlm, given, ["base"]).rows) == 2
 
 
 def test_seen_by_pointing(spiked: Evidence) -> None:
