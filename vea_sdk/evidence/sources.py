@@ -33,6 +33,8 @@ def content_of(source: Any, fetch: bool) -> tuple[str, Path | IO[bytes] | bytes]
     if isinstance(source, Bytes):
         return f"the picture of {len(source)} bytes", bytes(source)
     if hasattr(source, "read"):
+        if hasattr(source, "seek"):
+            source.seek(0)  # as Pillow does: an upload has often been read before, for its checksum
         content = source.read()
         if not isinstance(content, bytes):
             raise ImageError(f"a file that reads {type(content).__name__} is no picture. Open it in binary mode.")
