@@ -15,13 +15,19 @@ from tests.conformance.capture import Mismatch, picture
 from tests.conformance.tiny import Tiny
 from tests.families import chat_template
 from vea_sdk.errors import GeometryError, InvalidInputError, UnsupportedModelError
+from vea_sdk.pipeline import generation
+from vea_sdk.pipeline.conversation import Conversation, one_turn
 
 QUESTION, LATER = "what is written here?", "and on this one?"
 TOLERANCE = 2e-6  # two forward passes of one model over the same ids
 
 
-def check_ask(tiny: Tiny) -> str:
-    """What can be asked: "ok", "one picture", "one turn", "answer only" where there is no map; or that it refuses.
+BATCH_TOLERANCE = 1e-4  # of the largest logit: rows of a batch, each beside what it gives alone
+
+
+def check_ask(tiny: Tiny) -> dict[str, Any]:
+    """What can be asked: "ok", "one picture", "one turn", "answer only" where there is no map; or that it refuses; and
+    whether it answers otherwise in a batch.
 
     Raises Mismatch where scores are not those of inputs made by hand, or an answer or a refusal is missing.
     """
@@ -29,13 +35,14 @@ def check_ask(tiny: Tiny) -> str:
     one, other = picture((60, 84), 1), picture((92, 50), 2)
     if adapter.no_question:
         refused(lambda: wrapped(tiny).ask(one, QUESTION), UnsupportedModelError, "cannot be asked")
-        return "refuses"
+        return {"ask": "refuses", "batches_differ": False}
     with templated(tiny) as chats:
         vlm = wrapped(tiny)
         turn = user(one, QUESTION)
+        differ = batches_differ(tiny, vlm)
         if tiny.no_grid is not None:
             check_answer_only(vlm, one)
-            return "answer only"
+            return {"ask": "answer only", "batches_differ": differ}
         compare(tiny, vlm, [vlm.attend(one, QUESTION, prompt="raw")], [turn], [one])
         several = tiny.several and takes_two(vlm, [one, other])
         if several:
@@ -47,9 +54,36 @@ def check_ask(tiny: Tiny) -> str:
             shown = [one, other] if several else [one]
             compare(tiny, vlm, vlm.attend(messages=[turn, said, again]), [turn, said, again], shown)
             check_answer(vlm.ask(messages=[turn, said, again], max_new_tokens=2), len(shown))
-        check_answer(vlm.ask(one, QUESTION, max_new_tokens=2), 1)
+        answer = vlm.ask(one, QUESTION, max_new_tokens=2)
+        check_answer(answer, 1)
+        check_length(vlm, one, answer)
     limits = ["one picture"] * (not several) + ["one turn"] * (not chats)
-    return ", ".join(limits) or "ok"
+    return {"ask": ", ".join(limits) or "ok", "batches_differ": differ}
+
+
+def batches_differ(tiny: Tiny, vlm: vea.VLM) -> bool:
+    """Whether the model, by itself, gives other logits for rows of different length in a batch than for each alone."""
+    rows = [one_turn([picture((60, 84), n)], text) for n, text in ((1, "what?"), (2, f"{QUESTION} {LATER} {LATER}"))]
+
+    def logits(conversations: Sequence[Conversation]) -> torch.Tensor:
+        options = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False}
+        options |= {"return_dict_in_generate": True, "output_logits": True}
+        return torch.stack(tiny.model.generate(**vlm.inputs(conversations), **options).logits).float()
+
+    together = logits(rows)
+    alone = torch.cat([logits([row]) for row in rows], dim=1)
+    return bool((together - alone).abs().max() > BATCH_TOLERANCE * alone.abs().max())
+
+
+def check_length(vlm: vea.VLM, image: Image.Image, answer: vea.Answer[Any]) -> None:
+    """Without logits the answer is told from the prompt by its length alone."""
+    most, generation.MOST_LOGITS = generation.MOST_LOGITS, 0
+    try:
+        again = vlm.ask(image, QUESTION, max_new_tokens=2)
+    finally:
+        generation.MOST_LOGITS = most
+    if again.certainty is not None or (again.baseline, again.text) != (answer.baseline, answer.text):
+        raise Mismatch(f"ask: {again.baseline!r} without logits, {answer.baseline!r} with them")
 
 
 def takes_two(vlm: vea.VLM, pictures: list[Image.Image]) -> bool:

@@ -30,6 +30,8 @@ model with its real processor, on a CPU (torch {torch}).
   over inputs made without them (limit 2e-6), words against the answer. "ok": all of it; "one picture": a prompt has
   room for one; "one turn": no chat template, so its own prompt protocol is followed; "answer only": the tokens have no
   place, so there is an answer and no map; "refuses": it takes no question, and says what to do.
+- "batches differ": Transformers' own model gives other logits for rows of a padded batch than for each alone (by more
+  than 1e-4 of the largest). `attend_many`, `ask_many`, profiles and evaluations run such a model one row at a time.
 - "generic, unverified": read from the configuration and the processor's output, its token count checked, not tested.
 
 """

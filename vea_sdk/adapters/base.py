@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from vea_sdk.adapters import support
 from vea_sdk.adapters.call import AttentionCall
 from vea_sdk.adapters.canvas import Canvas
 from vea_sdk.adapters.frames import VideoLayout, VideoSize, merged_patches
@@ -308,10 +309,19 @@ class Adapter:
                 f"picture ({error}). Set processor.chat_template, or override prepare() in an adapter."
             ) from error
 
+    @property
+    def batches_differ(self) -> bool:
+        """Whether this architecture answers otherwise in a padded batch than alone, so that rows are run one by one."""
+        return support.batches_differ(self.name)
+
     def prompt_length(self, inputs: Mapping[str, Any]) -> int:
-        """How many of the tokens that ``generate()`` returns belong to the prompt; 0 in an encoder-decoder."""
+        """How many of the tokens that ``generate()`` returns belong to the prompt; of an encoder-decoder's, the token
+        that starts its text, and those that were given to go on from."""
+        if getattr(self.config, "is_encoder_decoder", False):
+            given = inputs.get("decoder_input_ids")
+            return 1 if given is None else 1 + int(given.shape[1])
         ids = inputs.get("input_ids")
-        return 0 if ids is None or getattr(self.config, "is_encoder_decoder", False) else int(ids.shape[1])
+        return 0 if ids is None else int(ids.shape[1])
 
     def canvases(self, layout: ImageLayout, processor: Any) -> list[Canvas]:
         """What ``pixel_values`` hold of a picture, in their order: regions of the original at the processed size.

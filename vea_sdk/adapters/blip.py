@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vea_sdk.adapters.prompting import Pictures, picture_before_text
 from vea_sdk.adapters.vision_encoder import VisionEncoderAdapter
-from vea_sdk.errors import ImageTokenError
+from vea_sdk.errors import ImageTokenError, UnsupportedModelError
 
 
 class BlipAdapter(VisionEncoderAdapter):
@@ -19,6 +19,15 @@ class BlipAdapter(VisionEncoderAdapter):
     model_types = ("blip",)
     decoder_prefix: ClassVar[str] = ""
     no_question: ClassVar[str] = ""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        if hasattr(self.model, "text_encoder"):
+            raise UnsupportedModelError(
+                f"{type(self.model).__name__} reads the picture while it encodes the question; its decoder, which "
+                "answers, looks at the encoded question alone, so no row of attention says where it looked. Load "
+                "BlipForConditionalGeneration, or let another model look: vea.wrap(..., attend_with=)."
+            )
 
     @property
     def decoder(self) -> nn.Module:
@@ -33,6 +42,10 @@ class BlipAdapter(VisionEncoderAdapter):
         inputs = picture_before_text(self.name, processor, pictures, texts, padding)
         inputs.pop("token_type_ids", None)  # which the decoder does not take
         return inputs
+
+    def prompt_length(self, inputs: Mapping[str, Any]) -> int:
+        """``generate()`` leaves the prompt's last token out: it ends the text."""
+        return super().prompt_length(inputs) - 1
 
     def patches(self, pixel_values: Tensor) -> tuple[int, int, int]:
         height, width = pixel_values.shape[-2:]
@@ -59,6 +72,15 @@ class GitAdapter(BlipAdapter):
     @property
     def n_layers(self) -> int:
         return len(self.attention_modules())
+
+    def prepare(self, processor: Any, pictures: Pictures, texts: Sequence[str], padding: Mapping[str, Any]) -> Any:
+        """The class token and the question; the answer follows it, with no mark between."""
+        start = processor.tokenizer.cls_token
+        options = {"add_special_tokens": False, "return_token_type_ids": False}
+        return picture_before_text(self.name, processor, pictures, [start + one for one in texts], padding, **options)
+
+    def prompt_length(self, inputs: Mapping[str, Any]) -> int:
+        return VisionEncoderAdapter.prompt_length(self, inputs)
 
     def vision_positions(self, fed: Mapping[str, Any]) -> Tensor:
         pixels = fed.get("pixel_values")

@@ -12,6 +12,8 @@ from vea_sdk.adapters.generic import squared
 from vea_sdk.adapters.geometry import ImageLayout
 from vea_sdk.adapters.prompting import Pictures, picture_before_text
 
+_AT_THE_END = {"padding_side": "right"}
+
 
 class Florence2Adapter(EncoderDecoderAdapter):
     """The picture is squeezed into a square. The first token stands for all of it."""
@@ -20,7 +22,8 @@ class Florence2Adapter(EncoderDecoderAdapter):
 
     def prepare(self, processor: Any, pictures: Pictures, texts: Sequence[str], padding: Mapping[str, Any]) -> Any:
         """The processor puts the picture before the text; a text such as "<OCR>" is one of its tasks."""
-        return picture_before_text(self.name, processor, pictures, texts, padding)
+        # An encoder counts places from the first token, so short prompts are padded at their end.
+        return picture_before_text(self.name, processor, pictures, texts, padding and {**padding, **_AT_THE_END})
 
     def lay_out(
         self, inputs: Mapping[str, Any], image_sizes: Sequence[tuple[int, int]], processor: Any

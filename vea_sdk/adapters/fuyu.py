@@ -20,9 +20,9 @@ class FuyuAdapter(Adapter):
     model_types = ("fuyu",)
 
     def prepare(self, processor: Any, pictures: Pictures, texts: Sequence[str], padding: Mapping[str, Any]) -> Any:
-        """The processor puts the picture before the text, and pads by itself on the left."""
+        """The processor puts the picture before the text, and pads by itself on the left. A line ends the question."""
         rows = [[picture] for picture in only_pictures(self.name, pictures)]
-        return processor(images=rows, text=list(texts), return_legacy_image_output=False)
+        return processor(images=rows, text=[text + "\n" for text in texts], return_legacy_image_output=False)
 
     def lay_out(
         self, inputs: Mapping[str, Any], image_sizes: Sequence[tuple[int, int]], processor: Any

@@ -8,7 +8,12 @@ from typing import Any
 from vea_sdk.adapters.generic import GenericAdapter
 from vea_sdk.adapters.prompting import Pictures, picture_before_text
 
-_PICTURE = "<img><imgpad></img>\n"  # one placeholder, which the processor repeats
+# The conversation that its processor writes for its own tasks, of which a text is "OCR: ".
+_PROMPT = (
+    "{0.message_start_token}{0.system_query}{0.message_end_token}"
+    "{0.message_start_token}user\n{0.img_start_token}{0.image_token}{0.img_end_token}\n{1}{0.message_end_token}"
+    "{0.message_start_token}assistant\n"
+)
 
 
 class GotOcr2Adapter(GenericAdapter):
@@ -17,6 +22,6 @@ class GotOcr2Adapter(GenericAdapter):
     model_types = ("got_ocr2",)
 
     def prepare(self, processor: Any, pictures: Pictures, texts: Sequence[str], padding: Mapping[str, Any]) -> Any:
-        prompts = [_PICTURE + text for text in texts]
+        prompts = [_PROMPT.format(processor, text) for text in texts]
         tokens = int(self.config.image_seq_length)
         return picture_before_text(self.name, processor, pictures, prompts, padding, num_image_tokens=tokens)

@@ -36,7 +36,8 @@ class IdeficsAdapter(CrossAttentionAdapter):
 
     def prepare(self, processor: Any, pictures: Pictures, texts: Sequence[str], padding: Mapping[str, Any]) -> Any:
         """A prompt is a list of pictures and texts, in the words of its dialogues."""
-        prompts = [["User:", *row, f"{text}\nAssistant:"] for row, text in zip(pictures, texts, strict=True)]
+        # Between two texts the processor puts the end of an utterance, where the checkpoint knows one.
+        prompts = [["User:", *row, text, "\nAssistant:"] for row, text in zip(pictures, texts, strict=True)]
         return processor(text=prompts, return_tensors="pt", **padding)
 
     @property

@@ -34,7 +34,7 @@ from vea_sdk.adapters.ovis import Ovis2Adapter
 from vea_sdk.adapters.perception_lm import PerceptionLMAdapter
 from vea_sdk.adapters.pix2struct import Pix2StructAdapter
 from vea_sdk.adapters.qwen_vl import QwenVLAdapter
-from vea_sdk.adapters.resampled import KosmosAdapter, QFormerAdapter, ResampledAdapter
+from vea_sdk.adapters.resampled import Blip2Adapter, KosmosAdapter, QFormerAdapter, ResampledAdapter
 from vea_sdk.adapters.step import Step3p7Adapter
 from vea_sdk.adapters.t5gemma2 import T5Gemma2Adapter
 from vea_sdk.adapters.unlimited_ocr import UnlimitedOcrAdapter
@@ -66,6 +66,7 @@ ADAPTERS: tuple[type[Adapter], ...] = (
     InklingAdapter,
     InternVLAdapter,
     KimiAdapter,
+    Blip2Adapter,
     KosmosAdapter,
     Lfm2VlAdapter,
     Llama4Adapter,

@@ -31,7 +31,7 @@ class ResampledAdapter(Adapter):
 class QFormerAdapter(ResampledAdapter):
     """BLIP-2 and InstructBLIP generate from embeddings; the ids are seen where they are embedded."""
 
-    model_types = ("blip-2", "instructblip", "instructblipvideo")
+    model_types: ClassVar[tuple[str, ...]] = ("instructblip", "instructblipvideo")
 
     @property
     def encoder_embedding(self) -> nn.Module:
@@ -49,12 +49,29 @@ class QFormerAdapter(ResampledAdapter):
         equal frames, for which its model is made."""
         if hasattr(processor, "video_processor"):
             frames = [4 * [picture] for picture in only_pictures(self.name, pictures)]
-            return processor(images=frames, text=list(texts), return_tensors="pt", **padding)
-        return picture_before_text(self.name, processor, pictures, texts, padding)
+            inputs = processor(images=frames, text=list(texts), return_tensors="pt", **padding)
+        else:
+            inputs = picture_before_text(self.name, processor, pictures, texts, padding)
+        if padding:  # the Q-Former reads the texts, too: an encoder, which counts places from the first token
+            options = {**padding, "padding_side": "right"}
+            read = processor.qformer_tokenizer(list(texts), return_tensors="pt", **options)
+            inputs["qformer_input_ids"], inputs["qformer_attention_mask"] = read["input_ids"], read["attention_mask"]
+        return inputs
 
     def prompt_positions(self, fed: Mapping[str, Any]) -> Tensor:
         ids = fed.get("input_ids")
         return super().prompt_positions({"input_ids": fed.get("encoder_input_ids") if ids is None else ids})
+
+
+class Blip2Adapter(QFormerAdapter):
+    """Its Q-Former reads no text."""
+
+    model_types = ("blip-2",)
+
+    def prepare(self, processor: Any, pictures: Pictures, texts: Sequence[str], padding: Mapping[str, Any]) -> Any:
+        """A question as its checkpoints were asked."""
+        asked = [f"Question: {text} Answer:" for text in texts]
+        return picture_before_text(self.name, processor, pictures, asked, padding)
 
 
 class KosmosAdapter(ResampledAdapter):
@@ -63,8 +80,10 @@ class KosmosAdapter(ResampledAdapter):
     model_types = ("kosmos-2", "kosmos-2.5")
 
     def prepare(self, processor: Any, pictures: Pictures, texts: Sequence[str], padding: Mapping[str, Any]) -> Any:
-        """The processor writes the picture's places before the text."""
-        return picture_before_text(self.name, processor, pictures, texts, padding)
+        """The processor writes the picture's places before the text. Kosmos-2 is asked as it was trained; a text for
+        Kosmos-2.5 is one of its tasks, "<ocr>" or "<md>"."""
+        asked = [f"Question: {text} Answer:" if self.config.model_type == "kosmos-2" else text for text in texts]
+        return picture_before_text(self.name, processor, pictures, asked, padding)
 
     def prompt_positions(self, fed: Mapping[str, Any]) -> Tensor:
         mask = fed.get("image_embeds_position_mask")

@@ -24,6 +24,16 @@ def verified(model_type: str) -> bool:
     return any(row["model_type"] == model_type and row["capture"] == "ok" for row in table()["architectures"])
 
 
+BATCHES_DIFFER = "batches differ"
+"""Flag of architectures that answer otherwise in a padded batch than alone, by Transformers' own doing."""
+
+
+def batches_differ(model_type: str) -> bool:
+    """Whether the suite found that rows of a padded batch are not what each is alone."""
+    rows = table()["architectures"]
+    return any(row["model_type"] == model_type and BATCHES_DIFFER in row.get("flags", ()) for row in rows)
+
+
 def unverified(model_type: str) -> str:
     tested = table()
     return (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypedDict, get_args, overload
+from typing import Any, TypedDict, TypeVar, get_args, overload
 
 from torch import nn
 from typing_extensions import Unpack
@@ -27,6 +27,8 @@ from vea_sdk.pipeline.generation import Generation
 from vea_sdk.pipeline.inputs import Images, check_placeholders, load_pictures, model_inputs, one_each
 from vea_sdk.pipeline.media import Found, Medium, Placed, evidence_of_row, place
 from vea_sdk.prompts import HIGHLIGHT_PROMPT, PLAIN_PROMPT, Prompts, check_question
+
+T = TypeVar("T")
 
 
 class AskedOtherwise(TypedDict, total=False):
@@ -209,9 +211,11 @@ class VLM:
         generation = Generation(self.model, generate_kwargs, max_new_tokens)
         if not pictures:
             return []
-        conversations = [one_turn(row, prompt) for row, prompt in zip(pictures, prompts, strict=True)]
-        inputs = self.inputs(conversations)
-        return [one.text for one in generation.run(self.processor, inputs, self.prompt_length(inputs))]
+        said = []
+        for batch in self.batches([one_turn(row, prompt) for row, prompt in zip(pictures, prompts, strict=True)]):
+            inputs = self.inputs(batch)
+            said += [one.text for one in generation.run(self.processor, inputs, self.prompt_length(inputs))]
+        return said
 
     @overload
     def ask(self, image: ImageSource, question: str, mode: Mode = ..., **options: Any) -> Answer[Evidence]: ...
@@ -305,7 +309,8 @@ class VLM:
         return [
             answer
             for start in range(0, len(asked), batch_size)
-            for answer in asking.run(asked[start : start + batch_size])
+            for batch in self.batches(asked[start : start + batch_size])
+            for answer in asking.run(batch)
         ]
 
     def check_texts(self, *texts: str) -> None:
@@ -320,6 +325,12 @@ class VLM:
     def inputs(self, conversations: Sequence[Conversation], processor: Any = None, gains: Any = None) -> Any:
         """What the model is fed, a conversation per row; see :func:`vea_sdk.pipeline.inputs.model_inputs`."""
         return model_inputs(self.model, processor or self.processor, self.known_adapter, conversations, gains)
+
+    def batches(self, rows: Sequence[T]) -> list[Sequence[T]]:
+        """The rows as they may be run together: each by itself where this architecture answers otherwise in a batch."""
+        if self.known_adapter is None or not self.known_adapter.batches_differ:
+            return [rows]
+        return [[row] for row in rows]
 
     def prompt_length(self, inputs: Mapping[str, Any]) -> int:
         """How many of the tokens that ``generate()`` returns are the prompt's."""
@@ -360,6 +371,12 @@ class VLM:
         self, asked: Sequence[Asked], layers: Sequence[int], constants: Constants, heads: bool = False
     ) -> list[list[Found]]:
         """For every row, the evidence of its pictures and videos, from a pass of the model that attends."""
+        batches = self.eye.batches(asked)
+        return [found for batch in batches for found in self._attend_batch(batch, layers, constants, heads)]
+
+    def _attend_batch(
+        self, asked: Sequence[Asked], layers: Sequence[int], constants: Constants, heads: bool
+    ) -> list[list[Found]]:
         eye = self.eye
         conversations = [one.plain(eye.prompts) for one in asked]
         inputs = eye.inputs(conversations)

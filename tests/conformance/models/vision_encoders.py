@@ -179,6 +179,7 @@ def blip() -> Tiny:
 @case("git")
 def git() -> Tiny:
     tokenizer = byte_tokenizer()
+    tokenizer.cls_token = "<s>"
     size = {"shortest_edge": SIDE}
     processor = hf.GitProcessor(hf.CLIPImageProcessorPil(size=size, crop_size=SQUARE), tokenizer)
     config = hf.GitConfig(vision_config=VIT, vocab_size=len(tokenizer), **BERT)
