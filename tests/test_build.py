@@ -141,13 +141,70 @@ def test_cuda_on_demand_fails_loudly_without_nvcc(copy, tmp_path):
     assert "VEA_CUDA=1, but no nvcc" in done.stdout + done.stderr
 
 
-def test_a_missing_compiler_is_named(copy, tmp_path):
-    done, _ = build(copy, "wheel", tmp_path, CXX="no-such-compiler", VEA_CUDA="0")
+@pytest.mark.parametrize("environment", [{"CXX": "no-such-compiler"}, {"CXX": "", "PATH": ""}])
+def test_a_missing_compiler_is_named(copy, tmp_path, environment):
+    done, _ = build(copy, "wheel", tmp_path, **environment, VEA_CUDA="0")
     assert done.returncode != 0
     said = done.stdout + done.stderr
-    assert "no C++ compiler 'no-such-compiler'" in said
-    for remedy in ("apt install g++", "xcode-select --install", "CXX"):
+    sought = repr(environment["CXX"]) if environment["CXX"] else "'c++', 'g++', 'clang++'"
+    assert f"no C++ compiler {sought} on the PATH" in said
+    for remedy in ("apt-get install g++", "apt-get install clang", "dnf install gcc-c++", "dnf install clang"):
         assert remedy in said
+    for remedy in ("brew install gcc", "xcode-select --install", "CXX="):
+        assert remedy in said
+
+
+COMPILER = """#!{python}
+import sys, time
+from pathlib import Path
+
+log, arguments = Path({log!r}), sys.argv[1:]
+
+
+def write(word):
+    with log.open("a") as file:
+        file.write(word + "\\n")
+
+
+if "--list-gpu-arch" in arguments:
+    print("compute_80 compute_90")
+elif "--help" not in arguments:
+    write(f"start {{' '.join(arguments)}}")
+    time.sleep(0.2)
+    Path(arguments[arguments.index("-o") + 1]).touch()
+    write("end")
+"""
+
+
+@pytest.mark.parametrize("jobs", ["", "1", "3", "40"])
+def test_compilers_run_in_parallel_within_max_jobs(copy, tmp_path, jobs):
+    """Counted by compilers that note when they begin and end; nvcc counts with its threads."""
+    log, tool = tmp_path / "log", tmp_path / "compiler"
+    tool.write_text(COMPILER.format(python=sys.executable, log=str(log)))
+    tool.chmod(0o755)
+    command = [sys.executable, "setup.py", "-q", "build_ext", "-b", str(tmp_path / "out"), "-t", str(tmp_path / "temp")]
+    environment = {"CXX": str(tool), "NVCC": str(tool), "VEA_CUDA": "1", "VEA_CUDA_ARCHS": "", "MAX_JOBS": jobs}
+    done = subprocess.run(command, cwd=copy, env={**os.environ, **environment}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    running, most, commands = 0, 0, log.read_text().splitlines()
+    for line in commands:
+        running += 1 if line.startswith("start") else -1
+        most = max(most, running)
+    threads = {int(found) for found in re.findall(r"--threads (\d+)", log.read_text())}
+    assert len(threads) == 1
+    if jobs:
+        assert most * max(threads) <= int(jobs)
+    else:
+        assert threads == {0}  # nvcc's word for every core
+    assert most > 1 or jobs == "1"
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("vea-sdk: ")]
+    assert re.search(r"CUDA half is being built .* 80 90, which takes about \d+ s .* VEA_CUDA=0 leaves it out", line)
+
+
+def test_a_senseless_max_jobs_is_refused(copy, tmp_path):
+    done, _ = build(copy, "wheel", tmp_path, VEA_CUDA="0", MAX_JOBS="many")
+    assert done.returncode != 0
+    assert "MAX_JOBS='many'" in done.stdout + done.stderr
 
 
 @needs_nvcc

@@ -15,7 +15,7 @@ import vea_sdk as vea
 from tests.conformance import suite
 from tests.conformance.tiny import CASES, Tiny
 from vea_sdk.adapters import support
-from vea_sdk.errors import UnsupportedModelError
+from vea_sdk.errors import InvalidInputError, UnsupportedModelError
 from vea_sdk.pipeline.conversation import one_turn
 
 suite.architectures()  # fills CASES
@@ -63,6 +63,13 @@ def test_the_prompt_that_is_fed(name: str) -> None:
     assert fed_text(*wrapped(name)).endswith(SENT[name])
     if name not in ("florence2", "fuyu"):  # which write their picture's places out
         assert fed_text(*wrapped(name)) == SENT[name]
+
+
+def test_a_task_stands_alone() -> None:
+    _, vlm = wrapped("florence2")
+    with pytest.raises(InvalidInputError, match='prompt="raw"'):
+        vlm.ask(picture(), "<OCR>")
+    assert vlm.ask(picture(), "<OCR>", prompt="raw", mode="none", max_new_tokens=2).prompt == "<OCR>"
 
 
 def test_an_utterance_ends_where_the_checkpoint_knows_it() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from PIL import Image
 from transformers import AutoProcessor
 
 import vea_sdk as vea
+from vea_sdk import loading
 from vea_sdk.errors import (
     CheckpointError,
     ImageError,
@@ -219,7 +223,36 @@ def test_load_from_a_saved_checkpoint(name: str, tmp_path: Path) -> None:
     assert spread.attend(picture(), "what?").scores.dtype == np.float32
 
 
+def test_load_takes_every_option_of_wrap() -> None:
+    options = set(inspect.signature(vea.VLM).parameters) - {"model", "processor"}
+    assert set(loading._WRAP_OPTIONS) == options
+
+
 # --- bad input ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("absent", "name", "options"),
+    [("torchvision", "qwen2_5_vl", ""), ("accelerate", "llava", ", device_map='auto'")],
+)
+def test_load_names_the_extra_that_is_missing(absent: str, name: str, options: str, tmp_path: Path) -> None:
+    """In a process of its own: Transformers looks for its packages once."""
+    family = FAMILIES[name]()
+    family.model.save_pretrained(tmp_path)
+    family.processor.save_pretrained(tmp_path)
+    if name == "qwen2_5_vl":  # as the hub has it, with the part for videos
+        described = json.loads((tmp_path / "processor_config.json").read_text())
+        described["processor_class"] = "Qwen2_5_VLProcessor"
+        (tmp_path / "processor_config.json").write_text(json.dumps(described))
+    code = (
+        f"import sys; sys.modules[{absent!r}] = None\n"
+        "import vea_sdk as vea\n"
+        f"try: vea.load({str(tmp_path)!r}{options})\n"
+        "except vea.VeaError as error: print(type(error).__name__, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("CheckpointError")
+    assert f"{absent} not installed: pip install 'vea-sdk[hf]'" in done.stdout
 
 
 def test_bad_checkpoints(tmp_path: Path) -> None:

@@ -61,14 +61,14 @@ def load(
             checkpoint, dtype=dtype, **{"use_safetensors": True, **kwargs}
         )
     except OSError as error:
-        raise CheckpointError(f"no model can be loaded from {str(checkpoint)!r}: {error}{_hint(error)}") from error
+        raise CheckpointError(f"no model can be loaded from {str(checkpoint)!r}: {error}{_remedy(error)}") from error
     except ImportError as error:
         raise CheckpointError(
-            f"{str(checkpoint)!r} needs a package that is not installed: {error}{_hint(error)}"
+            f"{str(checkpoint)!r} needs a package that is not installed: {error}{_remedy(error)}"
         ) from error
     except ValueError as error:
-        if hint := _hint(error):  # Transformers asks for accelerate by a ValueError
-            raise CheckpointError(f"{str(checkpoint)!r} cannot be loaded so: {error}{hint}") from error
+        if remedy := _remedy(error):  # without accelerate, device_map is a ValueError of Transformers
+            raise CheckpointError(f"{str(checkpoint)!r} cannot be loaded like this: {error}{remedy}") from error
         if "Unrecognized configuration class" not in str(error):
             raise
         raise UnsupportedModelError(
@@ -97,13 +97,15 @@ def _dtype(dtype: torch.dtype | str) -> torch.dtype | str:
     return found
 
 
-def _hint(error: Exception) -> str:
-    """What Transformers' message leaves out: which of the packages that it may need for a checkpoint is missing."""
+def _remedy(error: Exception) -> str:
+    """Which packages an error of Transformers is about, where they are absent, and what brings them.
+
+    Transformers' video processors need torchvision, and so do processors with one; not every message says so.
+    """
     text = str(error).lower()
-    # Its video processors, and the processors that hold one, need torchvision without naming it.
-    needed = {"torchvision": "torchvision" in text or "video" in text, "accelerate": "accelerate" in text}
-    missing = [name for name, named in needed.items() if named and importlib.util.find_spec(name) is None]
-    return f"\nMissing: {' and '.join(missing)}. pip install 'vea-sdk[hf]' brings them." if missing else ""
+    asked = {"accelerate": "accelerate" in text, "torchvision": "torchvision" in text or "video" in text}
+    missing = [name for name, named in asked.items() if named and importlib.util.find_spec(name) is None]
+    return f"\n{' and '.join(missing)} not installed: pip install 'vea-sdk[hf]'" if missing else ""
 
 
 def _check_checkpoint(checkpoint: str | Path) -> None:

@@ -11,6 +11,7 @@ from vea_sdk.adapters.cross import EncoderDecoderAdapter
 from vea_sdk.adapters.generic import squared
 from vea_sdk.adapters.geometry import ImageLayout
 from vea_sdk.adapters.prompting import Pictures, picture_before_text
+from vea_sdk.errors import InvalidInputError
 
 _AT_THE_END = {"padding_side": "right"}
 
@@ -23,7 +24,13 @@ class Florence2Adapter(EncoderDecoderAdapter):
     def prepare(self, processor: Any, pictures: Pictures, texts: Sequence[str], padding: Mapping[str, Any]) -> Any:
         """The processor puts the picture before the text; a text such as "<OCR>" is one of its tasks."""
         # An encoder counts places from the first token, so short prompts are padded at their end.
-        return picture_before_text(self.name, processor, pictures, texts, padding and {**padding, **_AT_THE_END})
+        options = padding and {**padding, **_AT_THE_END}
+        try:
+            return picture_before_text(self.name, processor, pictures, texts, options)
+        except ValueError as error:
+            if "Task token" not in str(error):
+                raise
+            raise InvalidInputError(f'{self.name}: {error} Ask with prompt="raw", which adds nothing to it.') from error
 
     def lay_out(
         self, inputs: Mapping[str, Any], image_sizes: Sequence[tuple[int, int]], processor: Any
