@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from vea_sdk import tiny
+from vea_sdk.cli.output import _item
 
 
 @pytest.fixture
@@ -144,6 +145,29 @@ def test_help_explains_every_name_in_the_output(run: Any, picture: Path, tmp_pat
     assert code == 0
     for name in json.loads(out):
         assert f"{name}: " in help_text, name
+
+
+@pytest.mark.parametrize("command", ["profile", "analyze", "eval"])
+def test_help_explains_every_line_of_the_output(run: Any, tmp_path: Path, command: str) -> None:
+    data = [] if command == "profile" else ["--data", "tiny"]
+    code, out, err = run(command, "--model", "tiny", *data, "--samples", 3, "--out", tmp_path / "out")
+    assert code == 0, err
+    help_text = run(command, "--help")[1]
+    explained = help_text[help_text.index("Output:") :]
+    if command == "eval":
+        (head,) = (line for line in out.splitlines() if line.startswith("| 3 samples"))
+        names = {cell.strip() for cell in head.strip("|").split("|")[1:]} | {"seen", "believed", "resumed", "files"}
+    else:
+        names = {line.split("  ")[0] for line in out.splitlines() if line and not line.startswith(" ")}
+        assert len(names) > 5
+    for name in names:
+        assert name in explained, name
+
+
+def test_numbers_are_not_taken_for_boxes() -> None:
+    assert _item("auroc_by_layer", [0.25, 0.5, 0.75, 1.0]) == "0.250, 0.500, 0.750, 1.000"
+    assert _item("boxes", [0.0, 2.5, 10.0, 20.0]) == "(0, 2.5) to (10, 20)"
+    assert _item("word", {"text": "a", "box": [0.0, 1.0, 2.0, 3.0]}) == "text a, box (0, 1) to (2, 3)"
 
 
 def test_a_second_run_overwrites_nothing(run: Any, picture: Path, tmp_path: Path) -> None:

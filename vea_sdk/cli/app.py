@@ -16,7 +16,7 @@ from vea_sdk.cli.bench import bench
 from vea_sdk.cli.demo import demo
 from vea_sdk.cli.doctor import doctor
 from vea_sdk.cli.eval import evaluate
-from vea_sdk.cli.output import explained
+from vea_sdk.cli.meanings import OUTPUT
 from vea_sdk.cli.profile import profile
 from vea_sdk.cli.watch import watch
 from vea_sdk.errors import VeaError
@@ -27,16 +27,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-_SHOWN = ("layers", "point", "boxes", "overlay", "highlighted")
-_OUTPUT = {
-    demo: ("question", "expected", "baseline", "answer", "certainty", "layers", "auroc", "overlay", "highlighted",
-           "together", "timings"),
-    ask: ("question", "prompt", "baseline", "answer", "certainty", "finished", "mode", *_SHOWN, "words", "timings"),
-    attend: ("question", "grid", *_SHOWN, "top_patches"),
-}  # fmt: skip
 for command in (demo, ask, attend, profile, analyze, doctor, bench, watch):
-    app.command(epilog=explained(*_OUTPUT[command]) if command in _OUTPUT else None)(command)
-app.command("eval")(evaluate)
+    app.command(epilog=OUTPUT[command.__name__])(command)
+app.command("eval", epilog=OUTPUT["eval"])(evaluate)
 
 
 def _print_version(wanted: bool) -> None:

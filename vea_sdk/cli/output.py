@@ -23,35 +23,6 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder for what is written; made if absent.")]
 ForceFlag = Annotated[bool, typer.Option("--force", help="Write over files of the same name instead of numbering.")]
 
-FIELDS = {
-    "question": "what was asked",
-    "expected": "the right answer",
-    "prompt": "the text that was sent at last, the question inside",
-    "baseline": "the first answer, to the picture as it is",
-    "answer": "the last answer, to the highlighted picture",
-    "certainty": "of the last answer: the product of its tokens' probabilities",
-    "finished": "whether the answer came to its end before --max-new-tokens",
-    "mode": "highlight, or none",
-    "layers": "the layers that were read",
-    "grid": "rows and columns of patches",
-    "auroc": "how well the attention tells the patches of the evidence from the others; 0.5 is chance, 1 perfect",
-    "image_mass": "share of the attention that lies on the picture",
-    "point": "where the model looked most: x, y in pixels",
-    "boxes": "where it looked: corners in pixels, and the share of the attention inside, the highest first",
-    "top_patches": "the patches with the highest attention: corners in pixels",
-    "words": "each word of the answer, its certainty, and the first box of its own look",
-    "overlay": "the picture with the look drawn over it",
-    "highlighted": "the picture that was shown for the second question",
-    "together": "picture, overlay and highlighted picture in one",
-    "timings": "seconds per stage",
-}
-"""What the names in the output mean; every command's help lists its own."""
-
-
-def explained(*names: str) -> str:
-    """The end of a command's help: the names in its output."""
-    return "\n\n".join(["Output:", *(f"{name}: {FIELDS[name]}." for name in names)])
-
 
 @contextmanager
 def progress(text: str) -> Iterator[None]:
@@ -81,7 +52,7 @@ def report(fields: Mapping[str, Any], as_json: bool) -> None:
         return
     width = max(len(name) for name in fields)
     for name, value in fields.items():
-        first, *others = _lines(value)
+        first, *others = _lines(name, value)
         print(f"{name:<{width}}  {first}")
         for line in others:
             print(f"{'':<{width}}  {line}")
@@ -156,19 +127,23 @@ def seconds(timings: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value, 3) for name, value in timings.items()}
 
 
-def _lines(value: Any) -> list[str]:
+_BOXES = ("box", "boxes", "top_patches")
+"""Names of values that are boxes, or lists of them."""
+
+
+def _lines(name: str, value: Any) -> list[str]:
     """A value as people read it; boxes and words take a line each."""
     if isinstance(value, list) and value and isinstance(value[0], Mapping | list | tuple):
-        return [_item(one) for one in value]
-    return [_item(value)]
+        return [_item(name, one) for one in value]
+    return [_item(name, value)]
 
 
-def _item(value: Any) -> str:
+def _item(name: str, value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_item(part)}" for name, part in value.items())
+        return ", ".join(f"{part} {_item(part, inside)}" for part, inside in value.items())
     if isinstance(value, list | tuple):
-        if len(value) == 4 and all(isinstance(part, float) for part in value):
+        if name in _BOXES and len(value) == 4:
             x0, y0, x1, y1 = value
             return f"({x0:g}, {y0:g}) to ({x1:g}, {y1:g})"
-        return ", ".join(_item(part) for part in value)
+        return ", ".join(_item(name, part) for part in value)
     return f"{value:.3f}" if isinstance(value, float) else str(value)

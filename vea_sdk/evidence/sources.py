@@ -33,7 +33,7 @@ def content_of(source: Any, fetch: bool) -> tuple[str, Path | IO[bytes] | bytes]
     if isinstance(source, Bytes):
         return f"the picture of {len(source)} bytes", bytes(source)
     if hasattr(source, "read"):
-        if hasattr(source, "seek"):
+        if hasattr(source, "seekable") and source.seekable():
             source.seek(0)  # as Pillow does: an upload has often been read before, for its checksum
         content = source.read()
         if not isinstance(content, bytes):
