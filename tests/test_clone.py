@@ -41,9 +41,11 @@ def clone(tmp_path: Path) -> Path:
     return folder
 
 
-def installed(folder: Path, version: str) -> Path:
+def installed(folder: Path, version: str, functions: str | None = None) -> Path:
     """A package that pip would have put there, as far as its kernels go."""
     (folder / "vea_sdk").mkdir(parents=True)
+    stub = Path(vea.__file__).with_name("_C.pyi").read_text()
+    (folder / "vea_sdk" / "_C.pyi").write_text(stub if functions is None else functions)
     assert extension is not None
     kernels = folder / "vea_sdk" / Path(extension.__file__).name
     shutil.copy(extension.__file__, kernels)
@@ -78,11 +80,12 @@ def test_the_installed_kernels_serve(clone: Path, tmp_path: Path) -> None:
     assert warned == "[]"
 
 
-@pytest.mark.parametrize("version", [None, "0.0.1"])
-def test_without_them_it_says_so_once(clone: Path, tmp_path: Path, version: str | None) -> None:
+@pytest.mark.parametrize("found", [None, ("0.0.1", None), (vea.__version__, "def other() -> None: ...")])
+def test_without_them_it_says_so_once(clone: Path, tmp_path: Path, found: tuple[str, str | None] | None) -> None:
+    """None is installed, or one of another release, or of other sources."""
     others = []
-    if version is not None:
-        installed(tmp_path / "site", version)
+    if found is not None:
+        installed(tmp_path / "site", *found)
         others = [tmp_path / "site"]
     first, second, _, path, warned = started(clone, *others)
     assert (first, second) == ("0.4", "0.4")  # plain torch

@@ -43,7 +43,7 @@ def _load() -> tuple[Any | None, str | None]:
         reason = f"the installed {_NAME} does not load: {error}"
     warnings.warn(
         f"vea_sdk comes from its sources in {_SOURCES}, which hold no compiled kernels, and no installed vea-sdk "
-        f"{__version__} lends its own, so plain torch serves, slower. Run `pip install -e .` there, or install it and "
+        f"{__version__} with the same functions lends its own, so plain torch serves, slower. Run `pip install -e .` there, or install it and "
         "start Python in another folder.",
         RuntimeWarning,
         stacklevel=2,
@@ -52,11 +52,12 @@ def _load() -> tuple[Any | None, str | None]:
 
 
 def _installed() -> Any | None:
-    """The extension of an installed package of this release, loaded under its usual name; None where there is none."""
+    """The extension of an installed package of this release and these functions, loaded under its usual name; None
+    where there is none."""
     for distribution in importlib.metadata.distributions(name="vea-sdk"):
         for suffix in importlib.machinery.EXTENSION_SUFFIXES:
             path = Path(str(distribution.locate_file(f"vea_sdk/_C{suffix}")))
-            if distribution.version == __version__ and path.is_file():
+            if distribution.version == __version__ and path.is_file() and _declared(path) == _declared(Path(__file__)):
                 spec = importlib.util.spec_from_file_location(_NAME, path)
                 assert spec is not None
                 assert spec.loader is not None
@@ -65,6 +66,12 @@ def _installed() -> Any | None:
                 sys.modules[_NAME] = module
                 return module
     return None
+
+
+def _declared(beside: Path) -> str | None:
+    """The functions that the extension of a package has, by its own declarations."""
+    stub = beside.with_name("_C.pyi")
+    return stub.read_text(encoding="utf-8") if stub.is_file() else None
 
 
 def extension() -> Any | None:
