@@ -43,8 +43,8 @@ def _load() -> tuple[Any | None, str | None]:
         reason = f"the installed {_NAME} does not load: {error}"
     warnings.warn(
         f"vea_sdk comes from its sources in {_SOURCES}, which hold no compiled kernels, and no installed vea-sdk "
-        f"{__version__} with the same functions lends its own, so plain torch serves, slower. Run `pip install -e .` there, or install it and "
-        "start Python in another folder.",
+        f"{__version__} with the same functions lends its own, so plain torch serves, slower. Run `pip install -e .` "
+        "there, or install it and start Python in another folder.",
         RuntimeWarning,
         stacklevel=2,
     )
