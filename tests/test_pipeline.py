@@ -325,3 +325,14 @@ def test_nothing_of_the_model_is_changed() -> None:
     before = state()
     wrapped(family).ask(picture(), "what?", max_new_tokens=2)
     assert state() == before
+
+
+def test_an_option_that_is_none(family: Any) -> None:
+    """A slip of the pen is not taken for an option that changes nothing."""
+    vlm = vea.wrap(family.model, family.processor, layers=[1])
+    for call in (
+        lambda: vlm.attend(picture(), "what?", sigmaa=1),  # type: ignore[call-overload]
+        lambda: vlm.attend_many([picture()], ["what?"], sigmaa=1),  # type: ignore[call-arg]
+    ):
+        with pytest.raises(TypeError, match="'sigmaa'.*sigma"):
+            call()

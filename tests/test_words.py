@@ -462,3 +462,16 @@ def test_the_wrong_processor() -> None:
         session.words(ids, family.processor.image_processor)
     with pytest.raises(InvalidInputError, match="sigma=-1"):
         session.evidence(picture(1), family.processor, sigma=-1)
+
+
+def test_a_word_that_is_not_there() -> None:
+    family, session, ids = ran()
+    words = session.words(ids, family.processor)
+    assert len(words) == 1
+    assert words[-1] is words[0]
+    assert words[5:] == []
+    for call in (lambda: words[1], lambda: words[-2]):
+        with pytest.raises(IndexError, match=r"no word (1|-2): the answer has 1 words, 0 to 0"):
+            call()
+        with pytest.raises(InvalidInputError):
+            call()

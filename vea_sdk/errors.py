@@ -27,6 +27,10 @@ class LayerError(InvalidInputError):
     """A layer selection that names no layer, one out of range, or one without softmax attention."""
 
 
+class WordIndexError(InvalidInputError, IndexError):
+    """The number of a word that an answer does not have."""
+
+
 class UnsupportedModelError(VeaError):
     """An architecture that no adapter serves, or that has nothing to capture."""
 

@@ -6,13 +6,13 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, SupportsIndex, overload
 
 import torch
 from typing_extensions import TypeVar
 
 from vea_sdk.capture.evidence import sequence_number
-from vea_sdk.errors import CaptureError, InvalidInputError
+from vea_sdk.errors import CaptureError, InvalidInputError, WordIndexError
 
 if TYPE_CHECKING:
     from vea_sdk.capture.session import Session
@@ -58,6 +58,21 @@ class Word(Generic[E]):
         Raises CaptureError where that cannot be had, and says why.
         """
         return self.look(self.rows)
+
+
+class Words(list[Word[E]]):
+    """The words of an answer: a list that says how many there are where one is asked for that is not."""
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Word[E]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Word[E]]: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> Word[E] | list[Word[E]]:
+        try:
+            return super().__getitem__(index)
+        except IndexError as error:
+            has = f"has {len(self)} words, 0 to {len(self) - 1}" if self else "has no words"
+            raise WordIndexError(f"there is no word {index}: the answer {has}.") from error
 
 
 def split_words(ids: Sequence[int], tokenizer: Any) -> list[Piece]:
@@ -127,7 +142,7 @@ def _is_unspaced(character: str) -> bool:
     return unicodedata.name(character, "").startswith(_UNSPACED)
 
 
-def of_session(session: Session, ids: Any, tokenizer: Any, row: int, images: Any, processor: Any) -> list[Word[Any]]:
+def of_session(session: Session, ids: Any, tokenizer: Any, row: int, images: Any, processor: Any) -> Words[Any]:
     """See :meth:`Session.words`."""
     if session.queries == "last":
         raise CaptureError(
@@ -163,7 +178,7 @@ def of_session(session: Session, ids: Any, tokenizer: Any, row: int, images: Any
             )
         return session.evidence(images, processor, list(rows), row)
 
-    words: list[Word[Any]] = []
+    words = Words[Any]()
     for text, span, numbers in split_words(tokens, decoder):
         rows = tuple(number - skipped for number in numbers if number >= skipped)
         if rows and rows[-1] >= count:

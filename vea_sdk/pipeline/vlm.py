@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypedDict, TypeVar, get_args, overload
+from typing import Any, TypedDict, TypeVar, get_args, get_type_hints, overload
 
 from torch import nn
 from typing_extensions import Unpack
@@ -170,6 +170,7 @@ class VLM:
         Raises:
             InvalidInputError: something given cannot be used; nothing has run then.
         """
+        _check_names("attend", options, LookOptions)
         asked = self._asked(image, question, video, seconds, messages, options)
         evidence = self._attend([asked], self._layers(options.get("layers")), self._constants(options), heads)[0]
         return evidence[0] if asked.single else evidence
@@ -188,6 +189,7 @@ class VLM:
         Raises:
             InvalidInputError: when there are not as many questions as pictures.
         """
+        _check_names("attend_many", options, AskedOtherwise)
         asked = self._asked_many(images, questions, options)
         chosen, constants = self._layers(layers), self._constants(options)
         found = self._attend(asked, chosen, constants) if asked else []
@@ -468,6 +470,16 @@ def wrap(
             be fetched over http(s)); see :class:`VLM`.
     """
     return VLM(model, processor, layers, lam=lam, sigma=sigma, alpha=alpha, attend_with=attend_with, **options)
+
+
+def _check_names(function: str, given: Mapping[str, Any], known: type) -> None:
+    """Refuse what :func:`attend` would take and not use, as Python does where the names stand in the signature."""
+    unknown = sorted(set(given) - set(get_type_hints(known)))
+    if unknown:
+        raise TypeError(
+            f"{function}() got an unexpected keyword argument {unknown[0]!r}. Choose among "
+            f"{', '.join(get_type_hints(known))}."
+        )
 
 
 def _given(**options: Any) -> LookOptions:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from vea_sdk.capture.evidence import Rows
-from vea_sdk.capture.words import Word, split_words
+from vea_sdk.capture.words import Word, Words, split_words
 from vea_sdk.errors import CaptureError
 from vea_sdk.evidence.constants import Constants
 from vea_sdk.pipeline.generation import Generated
@@ -22,7 +22,7 @@ class NoWords:
 
     reason: str = "this answer was made without its words"
 
-    def words(self) -> list[Word[Any]]:
+    def words(self) -> Words[Any]:
         raise CaptureError(f"{self.reason}{self.ENDING}")
 
 
@@ -43,9 +43,9 @@ class WordSource:
     constants: Constants
     single: bool
 
-    def words(self) -> list[Word[Any]]:
+    def words(self) -> Words[Any]:
         chosen = self.generated.log_probabilities
-        found = []
+        found = Words[Any]()
         for text, span, tokens in split_words(self.generated.tokens.tolist(), self.tokenizer):
             certainty = None if chosen is None else float(chosen[list(tokens)].sum().exp())
             found.append(Word(text, span, tokens, tokens, certainty, self._evidence))
@@ -62,5 +62,5 @@ class KeptWords:
 
     kept: Sequence[Word[Any]]
 
-    def words(self) -> list[Word[Any]]:
-        return list(self.kept)
+    def words(self) -> Words[Any]:
+        return Words(self.kept)
