@@ -334,5 +334,5 @@ def test_an_option_that_is_none(family: Any) -> None:
         lambda: vlm.attend(picture(), "what?", sigmaa=1),  # type: ignore[call-overload]
         lambda: vlm.attend_many([picture()], ["what?"], sigmaa=1),  # type: ignore[call-arg]
     ):
-        with pytest.raises(TypeError, match="'sigmaa'.*sigma"):
+        with pytest.raises(TypeError, match=r"'sigmaa'.*sigma"):
             call()

@@ -5,19 +5,19 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Sequence
-from pathlib import Path
+from os import PathLike
 from typing import IO, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from vea_sdk.errors import ImageError
-from vea_sdk.evidence.sources import Bytes, content_of
+from vea_sdk.evidence.sources import Bytes, content_of, reason
 
-ImageSource = str | Path | Image.Image | NDArray[Any] | Tensor | Bytes | IO[bytes]
+ImageSource = str | PathLike[str] | Image.Image | NDArray[Any] | Tensor | Bytes | IO[bytes]
 
 MAX_PIXELS = 100_000_000
 """Pictures with more pixels are refused unless ``max_pixels`` says otherwise: decoded, they take 3 bytes each."""
@@ -56,8 +56,9 @@ def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS, fetch: bool = 
 
     Args:
         source: a path, a ``file://`` or ``data:`` URL, an http(s) address with ``fetch=True``; a file's bytes, or an
-            open binary file; a PIL picture; an array [H, W] or [H, W, 1 to 4 channels], or a tensor of these shapes or
-            [1 to 4 channels, H, W] where the last side is no number of channels: bool, uint8, uint16, or float.
+            open binary file, read from its start; a PIL picture; an array [H, W] or [H, W, 1 to 4 channels], or a
+            tensor of these shapes or [1 to 4 channels, H, W] where the last side is no number of channels: bool, uint8,
+            uint16, or float.
         max_pixels: the largest height · width; a file's is checked before it is decoded.
         fetch: whether an http(s) address may be fetched.
 
@@ -78,8 +79,12 @@ def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS, fetch: bool = 
         opened = Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=_formats())
     except Image.DecompressionBombError as error:
         raise _beyond_pil(name, error, max_pixels) from error
+    except UnidentifiedImageError as error:
+        raise ImageError(
+            f"{name} cannot be read as a picture: it is none of {', '.join(_formats())}. Convert it to one of these."
+        ) from error
     except _BROKEN as error:
-        raise ImageError(f"{name} cannot be read as a picture: {error or type(error).__name__}") from error
+        raise ImageError(f"{name} cannot be read as a picture: {reason(error)}") from error
     with opened:
         return _decoded(opened, name, max_pixels)
 
@@ -123,7 +128,7 @@ def _decoded(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise _beyond_pil(name, error, max_pixels) from error
     except _BROKEN as error:
-        raise ImageError(f"{name} cannot be read as a picture: {error or type(error).__name__}") from error
+        raise ImageError(f"{name} cannot be read as a picture: {reason(error)}") from error
 
 
 def _beyond_pil(name: str, error: Exception, max_pixels: int) -> ImageError:
@@ -135,6 +140,7 @@ def _beyond_pil(name: str, error: Exception, max_pixels: int) -> ImageError:
 
 def _prepared(image: Image.Image, max_pixels: int) -> Image.Image:
     _check_size(image.height, image.width, max_pixels)
+    image.load()  # first: of a broken PNG, getexif() would meet the error, and a second loading passes over it
     # Only this tag is read: one that is malformed beside it says nothing about how the picture stands.
     turn = _UPRIGHT.get(_orientation(image))
     return to_rgb(image.copy() if turn is None else image.transpose(turn))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import http.client
+import os
 import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import IO, Any
 
+from vea_sdk._version import __version__
 from vea_sdk.errors import ImageError
 
 Bytes = bytes | bytearray | memoryview
@@ -20,24 +23,21 @@ MOST_BYTES = 200 * 2**20
 TIMEOUT = 30.0
 """Seconds to wait for a server."""
 
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")  # the other alphabet of base64, which may also go without padding
+
 
 def content_of(source: Any, fetch: bool) -> tuple[str, Path | IO[bytes] | bytes]:
     """What errors call a source, and what Pillow opens: a path, an open file, or the bytes.
 
     Raises ImageError where nothing can be had.
     """
-    if isinstance(source, Path):
-        return _file(source)
+    if isinstance(source, os.PathLike):
+        return _file(Path(source))
     if isinstance(source, str):
         return _address(source, fetch)
-    if isinstance(source, Bytes):
-        return f"the picture of {len(source)} bytes", bytes(source)
-    if hasattr(source, "read"):
-        if hasattr(source, "seekable") and source.seekable():
-            source.seek(0)  # as Pillow does: an upload has often been read before, for its checksum
-        content = source.read()
-        if not isinstance(content, bytes):
-            raise ImageError(f"a file that reads {type(content).__name__} is no picture. Open it in binary mode.")
+    content = _read(source) if hasattr(source, "read") else source
+    if isinstance(content, Bytes):
+        content = bytes(content)
         return f"the picture of {len(content)} bytes", content
     raise ImageError(
         f"A {type(source).__name__} is no picture. Pass a path, a PIL picture, an array or tensor [H, W, 3], a file's "
@@ -50,12 +50,37 @@ def address_of(text: str) -> str:
     return repr(text if len(text) <= 120 else f"{text[:60]}…{text[-20:]}")
 
 
+def reason(error: Exception) -> str:
+    """What went wrong, without the path that an error of the system repeats, however long."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+
+
+def _read(file: Any) -> bytes:
+    """All of an open file from its start, as Pillow reads it; whoever just wrote it stands at its end."""
+    try:
+        if not (hasattr(file, "seekable") and file.seekable()):
+            content = file.read()
+        else:
+            place = file.tell()
+            file.seek(0)
+            content = file.read()
+            file.seek(place)
+    except (OSError, ValueError) as error:  # closed, or open for writing alone
+        raise ImageError(f"{address_of(repr(file))} cannot be read: {reason(error)}") from error
+    if not isinstance(content, bytes):
+        raise ImageError(f"a file that reads {type(content).__name__} is no picture. Open it in binary mode.")
+    return content
+
+
 def _address(text: str, fetch: bool) -> tuple[str, Path | bytes]:
     name, lower = address_of(text), text[:10].lower()
     if lower.startswith("data:"):
         return name, _data(text, name)
     if lower.startswith("file:"):
-        parts = urllib.parse.urlsplit(text)
+        try:
+            parts = urllib.parse.urlsplit(text)
+        except ValueError as error:
+            raise ImageError(f"{name} is no file: URL: {error}. Write file:///path.") from error
         if parts.netloc not in ("", "localhost"):
             raise ImageError(f"{name} names a file on another machine. Copy it here, or write file:///path.")
         return _file(Path(urllib.request.url2pathname(parts.path)))
@@ -73,7 +98,7 @@ def _file(path: Path) -> tuple[str, Path]:
     try:
         exists, is_file = path.exists(), path.is_file()
     except (OSError, ValueError) as error:  # a name that is too long, or holds a NUL
-        raise ImageError(f"{name} cannot be opened: {error}") from error
+        raise ImageError(f"{name} cannot be opened: {reason(error)}") from error
     if not exists:
         raise ImageError(f"There is no file {name}.")
     if not is_file:  # a pipe or a device would be waited for
@@ -88,21 +113,31 @@ def _data(text: str, name: str) -> bytes:
     content = urllib.parse.unquote_to_bytes(payload)
     if not header.lower().rstrip().endswith(";base64"):
         return content
+    content = b"".join(content.split()).rstrip(b"=").translate(_URL_SAFE)
     try:
-        return base64.b64decode(b"".join(content.split()), validate=True)
+        return base64.b64decode(content + b"=" * (-len(content) % 4), validate=True)
     except binascii.Error as error:
         raise ImageError(f"{name} is no data: URL: {error}.") from error
 
 
 def _fetched(address: str, name: str) -> bytes:
     opener = urllib.request.build_opener(_HttpOnly)
+    # Some servers refuse whoever does not say who asks. Spaces and letters beyond ASCII are encoded, as browsers do.
+    quoted = urllib.parse.quote(address, safe="%/:?#[]@!$&'()*+,;=~")
     try:
-        with opener.open(address, timeout=TIMEOUT) as answer:
-            content: bytes = answer.read(MOST_BYTES + 1)
-    except (OSError, ValueError) as error:
-        raise ImageError(f"{name} could not be fetched: {error}") from error
-    if len(content) > MOST_BYTES:
+        request = urllib.request.Request(quoted, headers={"User-Agent": f"vea-sdk/{__version__}"})
+        with opener.open(request, timeout=TIMEOUT) as answer:
+            header = answer.headers.get("Content-Length") or ""
+            announced = int(header) if header.isdecimal() else 0
+            content: bytes = answer.read(MOST_BYTES + 1) if announced <= MOST_BYTES else b""
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+        raise ImageError(f"{name} could not be fetched: {error}. Download it and pass the file.") from error
+    if max(announced, len(content)) > MOST_BYTES:
         raise ImageError(f"{name} has more than {MOST_BYTES} bytes. Download it and pass the file.")
+    if len(content) < announced:
+        raise ImageError(f"{name} could not be fetched: {len(content)} of {announced} bytes came. Try again.")
     return content
 
 
