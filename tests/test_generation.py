@@ -352,12 +352,6 @@ def test_drafted_tokens(name: str, drafts: str) -> None:
         generate(family.model, inputs, **options)
 
 
-def test_a_model_that_drafts_for_itself_is_refused() -> None:
-    family = FAMILIES["llava"]()
-    with vea.capture(family.model, layers=[0]), pytest.raises(CaptureError, match="for itself"):
-        generate(family.model, single(family), assistant_model=family.model)
-
-
 def test_a_paged_cache_is_refused() -> None:
     q = torch.randn(1, 2, 3, 4)
     with pytest.raises(CaptureError, match="generate_batch"):

@@ -93,12 +93,47 @@ class Span:
 
 
 class GenerateCall(Span):
-    """One run of ``generate()``, and the inputs that it was given: some of them never reach the model's forward."""
+    """One run of ``generate()``, and the inputs that it was given: some of them never reach the model's forward.
+
+    A pass is one of its own when it runs on the cache that this run fills. Whatever else runs the model meanwhile, a
+    logits processor for one, does so on another cache.
+    """
 
     def __init__(self, prompts: Any, options: Mapping[str, Any]) -> None:
         super().__init__()
         self.inputs = {**options, "input_ids": options.get("input_ids", prompts)}
+        self.outer = CALL.get()  # the run inside which this one was started
         self.kept: dict[int, Any] = {}  # what an observer remembers of this run, by the observer's id
+        self._begun = False
+        self._cache: int | None = None  # id of the cache, which lives as long as this run does
+        self._ids: Tensor | None = None  # fed in its last pass, where there is no cache
+
+    def owns(self, cache: Any, ids: Tensor | None) -> bool:
+        """Whether a pass on this cache, None for none, belongs to this run; every pass must be asked about, in order.
+
+        Its prefill shows the cache. Without one, a pass feeds the ids of the last pass and one more token.
+        """
+        phase = PHASE.get()
+        prefill = phase is not None and phase.name == "prefill"
+        if not self._begun or prefill:
+            self._begun, self._cache, self._ids = True, None if cache is None else id(cache), ids
+            return True
+        if self._cache is None and cache is not None and self._uses_cache:
+            self._cache = id(cache)  # the model has made it in its first pass
+        if self._cache is not None or cache is not None:
+            return cache is not None and id(cache) == self._cache
+        if ids is None or self._ids is None or ids is self._ids:
+            return True
+        rows, length = self._ids.shape[:2]
+        if ids.shape != (rows, length + 1) or not torch.equal(ids[:, :-1], self._ids):
+            return False
+        self._ids = ids
+        return True
+
+    @property
+    def _uses_cache(self) -> bool:
+        configured = getattr(self.inputs.get("generation_config"), "use_cache", True)
+        return self.inputs.get("use_cache", configured) is not False
 
 
 CALL: ContextVar[GenerateCall | None] = ContextVar("vea_sdk_generate_call", default=None)

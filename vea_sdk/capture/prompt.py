@@ -89,6 +89,7 @@ class PromptTracker:
         self._merged = adapter.merged_attention
         self._given = None if image_positions is None else _as_index(image_positions)
         self._cache: weakref.ref[Any] | None = None
+        self._left: list[weakref.ref[Any]] = []  # caches of earlier prompts
         self._continues = False  # whether the last pass came with the cache of the one before
         self._ids: Tensor | None = None
         self._phase: Phase | None = None  # part of generate() that the last pass belonged to
@@ -105,6 +106,10 @@ class PromptTracker:
         """Take in one pass: ``tokens`` are its ids [B, L] or embeddings [B, L, D], ``fed`` its named arguments."""
         past = self._past_length(cache_in(fed), tokens.shape[1])
         return self._take(tokens.shape[0], tokens.shape[1], past, fed, tokens.device)
+
+    def left(self, cache: Any, length: int) -> bool:
+        """Whether a pass goes on with an earlier prompt, outside ``generate()``: one token on the cache of that."""
+        return length == 1 and PHASE.get() is None and any(one() is cache for one in self._left if cache is not None)
 
     def advance_by_token(self, cache: Any, tokens: Tensor) -> Step | None:
         """The same for a pass that follows a step of decoding and is another one; None where this is not certain.
@@ -171,11 +176,6 @@ class PromptTracker:
 
     def _enter(self, phase: Phase, past: int, length: int, ids: Tensor | None) -> None:
         """Begin a part of generate(). It may be given the whole prompt, or only what follows the cache."""
-        if phase.name == "draft":
-            raise CaptureError(
-                "the model drafts candidates for itself, and the passes that draft cannot be told from the prompt's. "
-                "Generate without drafts, or with an assistant model of its own (a copy will do)."
-            )
         given = phase.ids.shape[1]
         cached = past > 0 and isinstance(ids, Tensor) and torch.equal(ids, phase.ids[:, past : past + length])
         self.whole = past == 0 or cached
@@ -243,8 +243,16 @@ class PromptTracker:
         if not isinstance(length, int):
             # A static cache counts on the device. Ask it when a prompt is fed, then count along without waiting.
             length = self.seen if self._continues and fed == 1 and PHASE.get() is None else int(length)
+        if not self._continues:
+            self._leave(known, cache)
         self._cache = weakref.ref(cache)
         return length
+
+    def _leave(self, known: Any, cache: Any) -> None:
+        """Another cache takes the place of the known one."""
+        self._left = [one for one in self._left if one() is not None and one() is not cache]
+        if known is not None:
+            self._left.append(weakref.ref(known))
 
     def _repeats(self, ids: Tensor | None) -> bool:
         """Whether these ids are the last ones plus one token, as generation without a cache feeds them."""
@@ -263,6 +271,12 @@ def cache_in(fed: Mapping[str, Any]) -> Any:
         if (cache := fed.get(name)) is not None:
             return cache
     return None
+
+
+def fed_ids(fed: Mapping[str, Any]) -> Tensor | None:
+    """The ids among the named arguments of a pass, those of the decoder first."""
+    found = (fed.get(name) for name in ("decoder_input_ids", "input_ids"))
+    return next((ids for ids in found if isinstance(ids, Tensor)), None)
 
 
 def _as_index(positions: ImagePositions) -> Tensor:

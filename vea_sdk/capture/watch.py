@@ -13,7 +13,7 @@ from vea_sdk.capture import interception
 from vea_sdk.capture.compiled import CompiledPasses, is_compiled
 from vea_sdk.capture.fed_prompt import FedPrompt
 from vea_sdk.capture.hooks import Hook, named
-from vea_sdk.capture.prompt import CACHE_NAMES, PromptTracker, Step, cache_in
+from vea_sdk.capture.prompt import CACHE_NAMES, PromptTracker, Step, cache_in, fed_ids
 from vea_sdk.capture.recorder import Recorder
 from vea_sdk.capture.runs import Runs
 from vea_sdk.errors import CaptureError, InvalidInputError
@@ -58,6 +58,8 @@ class Watch:
         self._hooks: dict[nn.Module, Hook] = {}
         self._modes: list[interception.SdpaTap] = []
         self._opened = False
+        self._outside: interception.GenerateCall | None = None  # the generate() inside which it was opened
+        self._own = False  # whether a pass runs that is of this watch: not somebody else's, not a layer by itself
         self._outermost: nn.Module | None = None  # the model, or the part of it that was called by itself
         self._outer: dict[str, Any] = {}  # named arguments of the running outermost call
         self._fed: dict[str, Any] = {}  # the same of the decoder's call, with the outer ids and padding
@@ -90,6 +92,7 @@ class Watch:
         if self._opened:
             raise CaptureError("this session is already open; call vea.capture() again for another one.")
         self._opened = True
+        self._outside = interception.CALL.get()
         interception.acquire()
         try:
             interception.ACTIVE.set((*interception.ACTIVE.get(), self))
@@ -118,7 +121,7 @@ class Watch:
             self._modes.pop().close()
         self._outer, self._fed, self._step, self._current, self._encoder_ids = {}, {}, None, None, None
         self._forget_steps()
-        self._outermost = None
+        self._outermost, self._outside, self._own = None, None, False
         self._inputs = ((), (), {})
         interception.ACTIVE.set(tuple(watch for watch in interception.ACTIVE.get() if watch is not self))
         if self._opened:
@@ -148,7 +151,9 @@ class Watch:
         self._see_end(module)
         self._outer = named(names, args, kwargs)
         self._step = None
-        if is_compiled(module):
+        if not self._is_own(self._outer):
+            self._pass_by()
+        elif is_compiled(module):
             self._tell(names, self._outer, module)
         elif self._decoder is module:
             self._begin(names, self._outer)
@@ -156,12 +161,16 @@ class Watch:
     def _enter_decoder(self, names: tuple[str, ...], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         if not self._here():
             return
+        fed = named(names, args, kwargs)
         if self._outermost is None:  # it is called by itself
             self._outermost = module
+            if not self._is_own(fed):
+                self._pass_by()
         compiled = is_compiled(module)
         if compiled or module is self._outermost:
             self._see_end(module)
-        fed = named(names, args, kwargs)
+        if not self._own:
+            return
         if not (compiled and self._tell(names, fed, module)):
             self._begin(names, fed)
 
@@ -177,10 +186,26 @@ class Watch:
                 self._check_pass()
         finally:
             if outermost:
-                self._outermost, self._step = None, None
+                self._outermost, self._step, self._own = None, None, False
                 self._outer, self._fed = {}, {}  # which hold the cache
                 self._forget_steps()
                 self._runs.begin()
+
+    def _is_own(self, fed: Mapping[str, Any]) -> bool:
+        """Whether a pass with these named arguments belongs here: inside ``generate()``, only those that it makes
+        itself, on the cache that it fills; elsewhere, all but tokens that go on with an earlier prompt."""
+        call, cache = interception.CALL.get(), cache_in(fed)
+        if call is self._outside:
+            ids = fed_ids(fed)
+            self._own = ids is None or not self._prompt.left(cache, ids.shape[1])
+        else:  # a run inside another one is somebody else's
+            self._own = call is not None and call.outer is self._outside and call.owns(cache, fed_ids(fed))
+        return self._own
+
+    def _pass_by(self) -> None:
+        """Read nothing of the pass that begins: it is somebody else's."""
+        self._step = None
+        self._forget_steps()
 
     def _check_pass(self) -> None:
         """At its end: a layer that was passed by would leave a row of zeros."""
@@ -230,6 +255,9 @@ class Watch:
         if model is not self._model:
             return False
         self._outer = kwargs
+        if not self._is_own(kwargs):
+            self._pass_by()
+            return False
         # The arguments name themselves: to inspect a signature at every token would cost more than a row.
         return self._tell(tuple(kwargs), kwargs, None)
 
@@ -249,7 +277,7 @@ class Watch:
 
     def end_compiled(self, finished: bool) -> None:
         """Take the rows that the graph has left, if it came to its end."""
-        self._outer, self._fed, self._step = {}, {}, None
+        self._outer, self._fed, self._step, self._own = {}, {}, None, False
         self._compiled.end(finished)
 
     def _take(self, step: Step) -> None:
@@ -307,7 +335,7 @@ class Watch:
         self._current = None
         if self.steps.pop(module, None) is None and module in self._offered:
             self._runs.seen[module] = 1  # it was read as a step, or has come here before
-        if self._step is None or self._wants:
+        if self._own and (self._step is None or self._wants):
             layer = self._runs.next(module)
             if layer is not None:
                 self._current, self._layer, self._read = module, layer, None

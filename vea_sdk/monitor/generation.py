@@ -71,6 +71,11 @@ class Follower(Watch):
             self.enter("attention", (), module, (), {})
         return module is self._current
 
+    def _is_own(self, fed: Mapping[str, Any]) -> bool:
+        """It is told of its own passes alone."""
+        self._own = True
+        return True
+
     def follow_graphs(self, passes: Passes) -> None:
         """Follow compiled passes, too."""
         self._compiled = self.passes = passes
@@ -119,7 +124,7 @@ class Follower(Watch):
             self._modes.pop().close()
         self._outermost, self._outer, self._fed = None, {}, {}
         self._step, self._current, self._inputs = None, None, ((), (), {})
-        self.told = False
+        self.told = self._own = False
 
     def read_call(self, module: Any, call: Any, source: str) -> None:
         reader = self.passes.read_call if self.told and self.passes is not None else super().read_call

@@ -10,7 +10,7 @@ import logging
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -24,6 +24,7 @@ from vea_sdk.adapters import Adapter
 from vea_sdk.capture import interception
 from vea_sdk.capture.compiled import is_compiled
 from vea_sdk.capture.hooks import argument_names, named
+from vea_sdk.capture.prompt import cache_in
 from vea_sdk.capture.watch import StopForward, around
 from vea_sdk.monitor.boards import Boards
 from vea_sdk.monitor.generation import Generation
@@ -144,6 +145,8 @@ class Hooks:
                     self._lookup.asks = True
                 return
             generation = self._lookup.running() or self._lookup.find(named(names, args, kwargs))
+            if generation.follower is not None and not _owned(named(names, args, kwargs)):
+                return
             if generation.follower is None or generation.enter_pass(ids_in(named(names, args, kwargs))):
                 here.generation = generation
             if self._boards is not None and any(is_compiled(part) for part in self._path):
@@ -189,7 +192,8 @@ class Hooks:
         try:
             generation = self._lookup.running()
             follower = None if generation is None else generation.follower
-            if generation is not None and follower is not None and generation.enter_pass(ids_in(kwargs)):
+            followed = generation is not None and follower is not None and _owned(kwargs)
+            if generation is not None and followed and generation.enter_pass(ids_in(kwargs)):
                 here.announced = generation
             if follower is None or here.announced is None or not follower.begin_compiled(model, kwargs):
                 self._boards.begin(None)
@@ -219,6 +223,13 @@ class Hooks:
     def _leave_attention(self, module: nn.Module, args: Any, output: Any) -> None:
         if (follower := self._here.generation.follower) is not None:
             follower.leave_attention(module, args, output)
+
+
+def _owned(fed: Mapping[str, Any]) -> bool:
+    """Whether a pass with these named arguments is one of the running ``generate()``, if there is one, and not of what
+    else runs the model meanwhile."""
+    call = interception.CALL.get()
+    return call is None or call.owns(cache_in(fed), ids_in(fed))
 
 
 @contextmanager
