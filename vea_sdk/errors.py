@@ -39,6 +39,10 @@ class ImageTokenError(VeaError, ValueError):
     """The prompt holds no image tokens, or their number contradicts the geometry."""
 
 
+class NoImageError(ImageTokenError):
+    """The prompt shows no picture: text alone, which is no fault."""
+
+
 class GeometryError(ImageTokenError):
     """Image tokens that cannot be laid out on the picture."""
 

@@ -18,7 +18,7 @@ from vea_sdk.adapters.geometry import ImageLayout, check_size
 from vea_sdk.adapters.modules import attention_of, decoder_layers, decoder_of, unwrap
 from vea_sdk.adapters.options import video_option
 from vea_sdk.adapters.prompting import Pictures
-from vea_sdk.errors import GeometryError, ImageTokenError, InvalidInputError, UnsupportedModelError
+from vea_sdk.errors import GeometryError, ImageTokenError, InvalidInputError, NoImageError, UnsupportedModelError
 
 
 class Adapter:
@@ -130,7 +130,7 @@ class Adapter:
         most = int(is_visual.sum(dim=1).max())
         if most == 0:
             video = "" if self.video_token_id is None else f" and no video token (id {self.video_token_id})"
-            raise ImageTokenError(
+            raise NoImageError(
                 f"{self.name}: no image token (id {self.image_token_id}){video} among the {input_ids.shape[1]} "
                 "tokens of the prompt. Give the processor a picture, put the image placeholder into the "
                 "prompt (a chat template does), or pass image_positions= with inputs_embeds."

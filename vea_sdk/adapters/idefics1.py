@@ -13,7 +13,7 @@ from vea_sdk.adapters.geometry import ImageLayout
 from vea_sdk.adapters.modules import decoder_of
 from vea_sdk.adapters.prompting import Pictures
 from vea_sdk.adapters.vision_encoder import squeezed
-from vea_sdk.errors import GeometryError, ImageTokenError
+from vea_sdk.errors import GeometryError, NoImageError
 
 
 class IdeficsAdapter(CrossAttentionAdapter):
@@ -29,7 +29,7 @@ class IdeficsAdapter(CrossAttentionAdapter):
     def vision_positions(self, fed: Mapping[str, Any]) -> Tensor:
         seen = fed.get("image_attention_mask")
         if seen is None or not seen.any():
-            raise ImageTokenError(f"{self.name}: the prompt holds no picture. Give the processor one.")
+            raise NoImageError(f"{self.name}: the prompt holds no picture. Give the processor one.")
         used = seen.bool().any(dim=1).repeat_interleave(self._per_picture, dim=1)  # [B, pictures * tokens]
         rows = [row.nonzero().flatten() for row in used]
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)

@@ -15,7 +15,7 @@ from vea_sdk.adapters.generic import squared
 from vea_sdk.adapters.geometry import ImageLayout
 from vea_sdk.adapters.modules import decoder_layers
 from vea_sdk.adapters.options import image_option
-from vea_sdk.errors import GeometryError, ImageTokenError, UnsupportedModelError
+from vea_sdk.errors import GeometryError, NoImageError, UnsupportedModelError
 
 # What a block calls its cross-attention; BERT's block of that name holds the module that computes it.
 CROSS_ATTENTION_NAMES = ("encoder_attn", "crossattention.self", "crossattention")
@@ -47,7 +47,7 @@ class VisionEncoderAdapter(CrossAttentionAdapter):
             rows, cols, first = self.patches(pixels)
             batch, count = pixels.shape[0], first + rows * cols
         else:
-            raise ImageTokenError(f"{self.name}: the prompt holds no picture. Give the processor one.")
+            raise NoImageError(f"{self.name}: the prompt holds no picture. Give the processor one.")
         return torch.arange(count).expand(batch, -1)
 
     @abstractmethod

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vea_sdk.adapters import Adapter, ImageLayout
 from vea_sdk.capture.compiled import hidden
-from vea_sdk.errors import ImageTokenError
+from vea_sdk.errors import NoImageError
 from vea_sdk.monitor.figures import Read, in_figures, number, read
 from vea_sdk.monitor.generation import Generation, Place
 from vea_sdk.monitor.places import patches
@@ -55,13 +55,17 @@ class Builder:
         self.bytes_copied = 0
         try:
             return self._record(generation, place)
-        except ImageTokenError as error:
+        except NoImageError:  # text alone, in which there was nothing to read
+            assert generation.follower is not None
             return self._without_figures(
                 place.request,
-                str(error),
+                None,
+                images=0,
                 finished=generation.finished,
                 prompt_tokens=generation.prompt_length,
+                generated_tokens=generation.follower.recorder.fed,
                 timings=_timings(generation),
+                content=self._said(generation, place) if self._content else None,
             )
         except Exception as error:
             _log.exception("the record of %s has no figures", place.request)
@@ -84,6 +88,8 @@ class Builder:
                 "raise max_image_tokens= of vea.monitor()"
             )
             return self._without_figures(place.request, why, dropped=True, **known)
+        if isinstance(prompt.missing, NoImageError) and follower.problem is None:
+            raise prompt.missing
         problem = follower.problem or (str(prompt.missing) if prompt.missing is not None else None)
         if not recorder.device_of:
             problem = problem or follower.untraced
@@ -148,15 +154,15 @@ class Builder:
             **known,
         )
 
-    def _without_figures(self, request: str, why: str, **known: Any) -> Record:
-        counts = {"image_tokens": 0, "prompt_tokens": 0, "generated_tokens": 0} | known
+    def _without_figures(self, request: str, why: str | None, **known: Any) -> Record:
+        """``why``: it could not be read; None where there was nothing to read."""
+        counts = {"images": None, "image_tokens": 0, "prompt_tokens": 0, "generated_tokens": 0} | known
         return Record(
             request=request,
             time=time.time(),
             model=self._model,
             adapter=type(self._adapter).__name__,
             layers=self._layers,
-            images=None,
             mean=_NOTHING,
             per_layer=(),
             unread=why,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vea_sdk.adapters.geometry import ImageLayout
 from vea_sdk.capture.stats import Stats, row_stats
-from vea_sdk.errors import ImageTokenError
+from vea_sdk.errors import NoImageError
 from vea_sdk.monitor.places import border_share, spikes
 from vea_sdk.monitor.record import Figures, LayerFigures
 from vea_sdk.monitor.ring import FIRST, LAST, PROMPT, SUM, Ring
@@ -59,11 +59,11 @@ def read(
     layouts: of the request's pictures, in order.
     staging: pinned memory to copy into.
 
-    Raises ImageTokenError where there is no image token."""
+    Raises NoImageError where there is no image token."""
     home = next(iter(devices.values()))
     there = index.to(home) >= 0
     if not there.any():
-        raise ImageTokenError("no image token among the tokens of the prompt.")
+        raise NoImageError("no image token among the tokens of the prompt.")
     rows = torch.cat([ring.on(d).rows[slot, ls, : len(index)].to(home) for d, ls in _by_device(devices, all_layers)])
     rows = rows[:, there]
     stats = torch.cat([ring.on(d).figures[PROMPT, ls, slot].to(home) for d, ls in _by_device(devices, all_layers)])

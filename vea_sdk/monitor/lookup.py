@@ -57,7 +57,8 @@ class Lookup:
             if call is not None:
                 call.kept[id(self)] = IGNORED
             return IGNORED
-        before = self._uncached.generation if cache is None else self._caches.get(id(cache), (None, None))[1]
+        by_thread = cache is None or not _is_referable(cache)
+        before = self._uncached.generation if by_thread else self._caches.get(id(cache), (None, None))[1]
         if call is None and before is not None:
             if phase is not None and phase is before.phase:
                 return before
@@ -71,16 +72,17 @@ class Lookup:
         generation = self._begin(fed, tokens, None if cache is None else before)
         if call is not None:
             call.kept[id(self)] = generation
-        elif cache is None:
+        elif by_thread:
             generation.ids = ids_in(fed)
             self._uncached.generation = generation
-        if cache is not None and (call is None or generation.follower is not None):
+        if not by_thread and (call is None or generation.follower is not None):
             self._keep(cache, generation, ends=call is None)
         return generation
 
     def passed(self, generation: Generation, output: Any) -> None:
         """A pass has ended: from now on its cache, if it made one, tells the generation."""
-        if self._uncached.generation is generation and (cache := _cache_of(output)) is not None:
+        cache = _cache_of(output)
+        if self._uncached.generation is generation and cache is not None and _is_referable(cache):
             self._uncached.generation = generation.ids = None
             self._keep(cache, generation, ends=True)
 
@@ -129,7 +131,18 @@ def _cache_of(output: Any) -> Any:
     return next((part for part in parts if hasattr(part, "get_seq_length")), None)
 
 
+def _is_referable(cache: Any) -> bool:
+    """Whether its end can be told. That of a plain dictionary or list cannot: the thread tells its generation."""
+    try:
+        weakref.ref(cache)
+    except TypeError:
+        return False
+    return True
+
+
 def _is_empty(cache: Any, ask: bool) -> bool:
+    if isinstance(cache, dict | list | tuple):
+        return not cache
     length = cache.get_seq_length() if hasattr(cache, "get_seq_length") else None
     if ask and isinstance(length, Tensor):
         length = int(length)
