@@ -633,3 +633,29 @@ def test_a_captured_graph(family: TinyFamily, sink: Kept, monkeypatch: pytest.Mo
         assert record.trace == moves(rows[:, 1:])
     graph.replay()  # after close(): nobody's
     assert model in _captured
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("backend", "tolerance"), [("aot_eager", 0.0), ("inductor", 1e-6)])
+@pytest.mark.parametrize("who", ["monitor", "session"])
+def test_what_reading_in_a_graph_does_to_the_logits(fresh: None, backend: str, tolerance: float, who: str) -> None:
+    """Nothing, but that inductor fuses the operations around another reader in another way: their last bits."""
+    family = FAMILIES["qwen2_5_vl"]()
+    inputs, options = single(family), {"return_dict_in_generate": True, "output_logits": True}
+    config = CompileConfig(fullgraph=True, backend=backend, mode=None)
+    config._compile_all_devices = True
+
+    def logits() -> Tensor:
+        found: Any = generate(family.model, inputs, compile_config=config, **options)
+        return torch.stack(found.logits)
+
+    with torch.no_grad():
+        expected = logits()
+        opened = (
+            watch(family, Kept(), sample_rate=0.0, layers="all")
+            if who == "monitor"
+            else vea.capture(family.model, layers="all", queries="all")
+        )
+        with opened:
+            found = logits()
+    assert (found - expected).abs().max() <= tolerance
