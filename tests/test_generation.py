@@ -293,6 +293,88 @@ def test_sessions_in_sessions(name: str) -> None:
     assert torch.equal(middle.topk.any(-1), middle.attention.any(-1))  # nothing to mark where a window left the picture
 
 
+@several
+def test_sessions_that_close_in_another_order(name: str) -> None:
+    """The one that was opened first is closed first; the other goes on reading."""
+    family = FAMILIES[name]()
+    inputs = single(family)
+    expected, _ = eager_rows(family, inputs)
+    first = vea.capture(family.model, layers=[0], queries="all").__enter__()
+    second = vea.capture(family.model, layers=[1], queries="all").__enter__()
+    try:
+        first.__exit__(None, None, None)
+        generate(family.model, inputs)
+    finally:
+        second.__exit__(None, None, None)
+    assert (second.attention - expected[1:2]).abs().max() <= TOLERANCE
+    with pytest.raises(CaptureError, match="nothing was captured"):
+        _ = first.attention
+
+
+@several
+@pytest.mark.parametrize("split", [2, 3, 5])
+def test_later_chunks_under_the_mask_of_the_whole(name: str, split: int) -> None:
+    """Chunks by hand, padding included: the last one has several tokens, and a mask as long as all before it."""
+    family = FAMILIES[name]()
+    inputs = padded(family)
+    expected, _ = eager_rows(family, inputs)
+    count, mask = inputs["input_ids"].shape[1], inputs["attention_mask"]
+    parts = {k: v for k, v in inputs.items() if k not in ("input_ids", "attention_mask")}
+    of_tokens = {k: v for k, v in parts.items() if v.shape[:2] == mask.shape}
+    positions = {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)} if name != "qwen2_5_vl" else {}
+    cache = DynamicCache(config=family.model.config)
+    with vea.capture(family.model, layers="all") as session, torch.no_grad():
+        for start, stop in ((0, count - split), (count - split, count)):
+            cut = {k: v[:, start:stop] for k, v in (of_tokens | positions).items()}
+            shown = {k: v for k, v in parts.items() if k not in of_tokens} if start == 0 else {}
+            if name == "qwen2_5_vl" and start:
+                cut = {"position_ids": rope_positions(family, inputs)[:, :, start:stop]}
+            ids = inputs["input_ids"][:, start:stop]
+            family.model(
+                input_ids=ids, attention_mask=mask[:, :stop], past_key_values=cache, use_cache=True, **shown, **cut
+            )
+    assert (session.attention - expected[:, :, :1]).abs().max() <= TOLERANCE
+
+
+def rope_positions(family: TinyFamily, inputs: Any) -> Tensor:
+    """Qwen2.5-VL's positions in time, height and width, [3, B, tokens]."""
+    names = ("input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask")
+    found: Tensor = family.model.model.get_rope_index(**{name: inputs[name] for name in names})[0]
+    return found
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
+def test_a_static_cache_that_is_used_again(name: str) -> None:
+    family = FAMILIES[name]()
+    cache = StaticCache(config=family.model.config.get_text_config(), max_cache_len=192)
+    with vea.capture(family.model, layers="all", queries="all") as session:
+        for inputs in (single(family), family.inputs(picture(5), "another, longer question?")):
+            expected, _ = eager_rows(family, inputs)
+            cache.reset()
+            generate(family.model, inputs, past_key_values=cache)
+            assert (session.attention - expected).abs().max() <= TOLERANCE
+    with vea.capture(family.model, layers="all") as session, torch.no_grad():
+        for inputs in (single(family), family.inputs(picture(5), "another, longer question?")):
+            expected, _ = eager_rows(family, inputs)
+            cache.reset()
+            family.model(**inputs, past_key_values=cache, use_cache=True)  # and in a loop by hand
+            assert (session.attention - expected[:, :, :1]).abs().max() <= TOLERANCE
+
+
+@several
+def test_statistics_of_a_second_prompt(name: str) -> None:
+    family = FAMILIES[name]()
+    with vea.capture(family.model, layers="all", queries="all") as session:
+        for inputs in (padded(family), single(family)):
+            generate(family.model, inputs)
+            expected, _ = eager_rows(family, inputs)
+            assert session.stats.image_mass.shape == expected.shape[:3]
+            assert (session.stats.image_mass - expected.sum(-1)).abs().max() <= 1e-5
+            share = expected / expected.sum(-1, keepdim=True)
+            entropy = torch.special.entr(share).sum(-1)  # NaN where a sliding window has left the picture behind
+            assert torch.allclose(session.stats.entropy, entropy, atol=1e-4, equal_nan=True)
+
+
 def test_an_inner_session_sees_its_own_prompts_only() -> None:
     family = FAMILIES["llava"]()
     first, second = single(family), family.inputs(picture(9), "another question")

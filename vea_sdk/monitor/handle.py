@@ -41,8 +41,8 @@ def monitor(
 
     Hooks stay on the model and return at once for requests that are not sampled. Of a sampled one the figures of
     :class:`~vea_sdk.monitor.record.Record` are computed while it runs, as by :func:`vea_sdk.capture`, and handed to
-    the sinks by a thread when it has ended. The request's own output does not change by a bit, whatever goes wrong; with
-    ``compiled=True`` the compiler may round last bits of its logits otherwise.
+    the sinks by a thread when it has ended. The request's own output does not change by a bit, whatever goes wrong;
+    with ``compiled=True`` the compiler may round last bits of its logits otherwise.
 
     Every row of a batch is a request. It begins with the first pass of its prompt and ends when ``generate()`` returns
     or raises, with its ``handle.request()``, when its cache is freed, with the next prompt on the same cache or,
