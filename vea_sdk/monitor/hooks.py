@@ -145,10 +145,14 @@ class Hooks:
                     self._lookup.asks = True
                 return
             generation = self._lookup.running() or self._lookup.find(named(names, args, kwargs))
-            if generation.follower is not None and not _owned(named(names, args, kwargs)):
-                return
-            if generation.follower is None or generation.enter_pass(ids_in(named(names, args, kwargs))):
+            if generation.follower is None:
                 here.generation = generation
+            else:
+                fed = named(names, args, kwargs)
+                if not _owned(fed):
+                    return
+                if generation.enter_pass(ids_in(fed)):
+                    here.generation = generation
             if self._boards is not None and any(is_compiled(part) for part in self._path):
                 here.graph = True
             if module is not self._decoder:
