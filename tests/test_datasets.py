@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import vea_sdk as vea
 from vea_sdk import tiny
 from vea_sdk.errors import ImageError, InvalidInputError
 from vea_sdk.evaluation.datasets import Dataset, read, read_folder, read_hub, read_visualcot, write_folder
 from vea_sdk.evaluation.datasets.visualcot import padded_square_to_pixels
-from vea_sdk.grounding.samples import Sample, check_boxes
+from vea_sdk.grounding.profiling import measure
+from vea_sdk.grounding.samples import Sample, check_boxes, opened
 
 WIDTH, HEIGHT = 120, 80
 
@@ -335,3 +337,112 @@ def test_held_out_pictures() -> None:
     for count, first in ((0, 0), (5001, 0), (10, 4995), (3, -1)):
         with pytest.raises(InvalidInputError, match="5000 held-out"):
             tiny.held_out(count, first)
+
+
+# --- one door for pictures, boxes that cannot be, data from elsewhere -------------------------------------------------
+
+
+def turned() -> Image.Image:
+    """40 x 20 pixels as stored, 20 x 40 as they stand."""
+    image = picture(3, (40, 20))
+    exif = Image.Exif()
+    exif[274] = 6
+    file = io.BytesIO()
+    image.save(file, "PNG", exif=exif)
+    return Image.open(file)
+
+
+UNUSUAL = {  # as stored, and as they stand: RGB pixels by hand
+    "transparent": (Image.new("RGBA", (30, 20), (255, 0, 0, 0)), np.full((20, 30, 3), 255)),
+    "half transparent": (Image.new("RGBA", (30, 20), (0, 0, 0, 51)), np.full((20, 30, 3), 204)),
+    "16 bits": (Image.fromarray(np.full((20, 30), 40000, np.uint16)), np.full((20, 30, 3), 156)),
+    "floats": (Image.fromarray(np.full((20, 30), 0.5, np.float32)), np.full((20, 30, 3), 128)),
+    "turned": (turned(), np.rot90(np.asarray(picture(3, (40, 20))), -1)),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_every_use_of_a_picture_sees_it_as_it_stands(kind: str, tmp_path: Path) -> None:
+    stored, stands = UNUSUAL[kind]
+    height, width = stands.shape[:2]
+    sample = Sample(stored, "what?", ("x",), ((1.0, 1.0, float(width), float(height)),), "s")
+    write_folder(tmp_path, [sample])
+    (read_back,) = read_folder(tmp_path)
+    (held,) = Dataset.of([sample], "one")
+    for found in (read_back, held, opened(sample, "here")):
+        assert np.abs(np.asarray(found.image, int) - stands).max() <= 1
+        assert found.boxes == sample.boxes
+    with pytest.raises(InvalidInputError, match="leaves its picture"):
+        opened(Sample(stored, "?", (), ((0, 0, width + 9, 5),)), "here")
+
+
+def test_profiles_and_evaluations_see_pictures_as_they_stand(family: Any) -> None:
+    """Figures of a turned picture, and of the same pixels turned beforehand, are the same."""
+    vlm = vea.wrap(family.model, family.processor, layers=[1])
+    box = ((2.0, 12.0, 8.0, 20.0),)
+    upright = Image.fromarray(np.ascontiguousarray(UNUSUAL["turned"][1].astype(np.uint8)))
+    samples = [Sample(image, "what?", ("x",), box, "s") for image in (turned(), upright)]
+    one, other = (measure(vlm, [sample]).samples[0] for sample in samples)
+    assert one == other
+    one, other = (vea.evaluate(vlm, [sample], ["base"]).rows[0] for sample in samples)
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    "box", [(0.4, 0.5, 0.6, 0.9), (0, 0, 1, 1), (0.0, 0.0, 1.0, 0.5), (True, False, 50, 60), (0, 0, True, True)]
+)
+def test_boxes_that_cannot_be(box: Any, family: Any) -> None:
+    vlm = vea.wrap(family.model, family.processor, layers=[1])
+    sample = Sample(picture(), "what?", ("x",), (box,), "s")
+    for use in (
+        lambda: measure(vlm, [sample]),
+        lambda: vea.evaluate(vlm, [sample], ["base"]),
+        lambda: Dataset.of([sample], "one")[0],
+    ):
+        with pytest.raises(InvalidInputError, match=r"'s'.*(relative|is no box)"):
+            use()
+
+
+def test_relative_boxes(tmp_path: Path) -> None:
+    data = folder(tmp_path, {"boxes": [[0.25, 0.5, 0.75, 1.0], [0, 0, 1, 1]]})
+    (sample,) = read(data, boxes="relative")
+    assert sample.boxes == ((30, 40, 90, 80), (0, 0, 120, 80))
+    with pytest.raises(InvalidInputError, match='boxes="relative"'):
+        _ = read(data)[0]
+    with pytest.raises(InvalidInputError, match=r"line 1: the box .* is not relative"):
+        _ = read(folder(tmp_path, {"boxes": [[1, 2, 30, 40]]}), boxes="relative")[0]
+    with pytest.raises(InvalidInputError, match="'percent' is unknown"):
+        read(data, boxes="percent")  # type: ignore[arg-type]
+    assert check_boxes([(0, 0, 1, 1)], (1, 1), "a picture of one pixel") == ((0, 0, 1, 1),)
+
+
+@pytest.mark.parametrize("way", ["..", "absolute", "link", "linked folder"])
+def test_pictures_outside_of_the_folder(way: str, tmp_path: Path) -> None:
+    inside = tmp_path / "data"
+    inside.mkdir()
+    picture(5).save(tmp_path / "secret.png")
+    names = {"..": "../secret.png", "absolute": str(tmp_path / "secret.png"), "link": "a.png"}
+    name = names.get(way, "up/secret.png")
+    if way == "link":
+        (inside / "a.png").symlink_to(tmp_path / "secret.png")
+    if way == "linked folder":
+        (inside / "up").symlink_to(tmp_path, target_is_directory=True)
+    folder(inside, {}, {"image": name})
+    with pytest.raises(InvalidInputError, match=r"line 2: the picture .* lies outside.*--outside"):
+        read(inside)
+    assert read(inside, outside=True)[1].image.size == (WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[" * 200_000,
+        '{"boxes": ' + "[" * 100_000,
+        '{"image": "a", "question": "?", "boxes": [[' + "9" * 400 + ", 1, 2, 3]]}",
+        '{"image": "a", "question": "?", "boxes": [[true, 1, 2, 3]]}',
+    ],
+)
+def test_hostile_lines_are_named(line: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="line 2") as caught:
+        read(folder(tmp_path, {}, line))
+    assert len(str(caught.value)) < 600

@@ -10,10 +10,12 @@ import typer
 
 from vea_sdk.cli.ask import AttendWithOption, DeviceOption, DtypeOption, LayersOption, ModelOption, load_model
 from vea_sdk.cli.data import (
+    BoxUnitOption,
     ColumnsOption,
     DataOption,
     DegradeOption,
     ImagesOption,
+    OutsideFlag,
     SamplesOption,
     ShuffleFlag,
     SplitOption,
@@ -32,6 +34,8 @@ def analyze(
     images: ImagesOption = None,
     split: SplitOption = None,
     columns: ColumnsOption = None,
+    boxes: BoxUnitOption = "pixels",
+    outside: OutsideFlag = False,
     shuffle: ShuffleFlag = False,
     degrade: DegradeOption = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of --shuffle and --degrade.")] = 0,
@@ -51,7 +55,17 @@ def analyze(
     Results are added to OUT/results.jsonl as they come; the same command goes on where it was interrupted.
     """
     found = open_data(
-        model, data, samples, images=images, split=split, columns=columns, shuffle=shuffle, degrade=degrade, seed=seed
+        model,
+        data,
+        samples,
+        images=images,
+        split=split,
+        columns=columns,
+        boxes=boxes,
+        outside=outside,
+        shuffle=shuffle,
+        degrade=degrade,
+        seed=seed,
     )
     check_folder(out)
     vlm = load_model(model, layers, device, dtype, attend_with)

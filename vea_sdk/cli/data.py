@@ -13,6 +13,7 @@ from vea_sdk.cli.ask import TINY
 from vea_sdk.errors import InvalidInputError
 from vea_sdk.evaluation.datasets import Dataset, read
 from vea_sdk.grounding.probes import probes
+from vea_sdk.grounding.samples import BoxUnit
 
 PROBES = "probes"
 """What ``--data`` calls the pictures of :func:`vea_sdk.probes`."""
@@ -30,6 +31,10 @@ SplitOption = Annotated[str | None, typer.Option("--split", help="Split of a dat
 ColumnsOption = Annotated[
     str | None, typer.Option("--columns", help="Its columns, such as answers=answers.answer,image=picture.")
 ]
+BoxUnitOption = Annotated[
+    BoxUnit, typer.Option("--boxes", help="What boxes count in: pixels, or relative, shares of the sides from 0 to 1.")
+]
+OutsideFlag = Annotated[bool, typer.Option("--outside", help="Let the data name pictures outside of their folder.")]
 SamplesOption = Annotated[int, typer.Option("--samples", min=1, help="How many samples, the first ones.")]
 ShuffleFlag = Annotated[bool, typer.Option("--shuffle", help="Take them in an order drawn from --seed.")]
 DegradeOption = Annotated[
@@ -46,6 +51,8 @@ def open_data(
     images: Path | None = None,
     split: str | None = None,
     columns: str | None = None,
+    boxes: BoxUnit = "pixels",
+    outside: bool = False,
     shuffle: bool = False,
     degrade: str | None = None,
     seed: int = 0,
@@ -59,7 +66,7 @@ def open_data(
         found = Dataset.of(probes(samples, seed), f"probes of seed {seed}")
     else:
         assert data is not None
-        found = read(data, images, split, _columns(columns))
+        found = read(data, images, split, _columns(columns), boxes=boxes, outside=outside)
     if shuffle:
         found = found.shuffle(seed)
     found = found[:samples]

@@ -11,10 +11,12 @@ import typer
 
 from vea_sdk.cli.ask import AttendWithOption, DeviceOption, DtypeOption, LayersOption, ModelOption, load_model
 from vea_sdk.cli.data import (
+    BoxUnitOption,
     ColumnsOption,
     DataOption,
     DegradeOption,
     ImagesOption,
+    OutsideFlag,
     SamplesOption,
     ShuffleFlag,
     SplitOption,
@@ -51,6 +53,8 @@ def evaluate(
     images: ImagesOption = None,
     split: SplitOption = None,
     columns: ColumnsOption = None,
+    boxes: BoxUnitOption = "pixels",
+    outside: OutsideFlag = False,
     shuffle: ShuffleFlag = False,
     degrade: DegradeOption = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap, probes, --shuffle and --degrade.")] = 0,
@@ -74,7 +78,17 @@ def evaluate(
     """
     chosen = _methods(methods, over or [])
     found = open_data(
-        model, data, samples, images=images, split=split, columns=columns, shuffle=shuffle, degrade=degrade, seed=seed
+        model,
+        data,
+        samples,
+        images=images,
+        split=split,
+        columns=columns,
+        boxes=boxes,
+        outside=outside,
+        shuffle=shuffle,
+        degrade=degrade,
+        seed=seed,
     )
     check_folder(out)
     vlm = load_model(model, layers, device, dtype, attend_with, lam=lam, sigma=sigma, alpha=alpha)

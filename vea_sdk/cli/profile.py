@@ -13,7 +13,17 @@ import typer
 
 from vea_sdk import profiles, tiny
 from vea_sdk.cli.ask import TINY, DeviceOption, DtypeOption, ModelOption, load_model
-from vea_sdk.cli.data import ColumnsOption, DataOption, ImagesOption, SamplesOption, ShuffleFlag, SplitOption, open_data
+from vea_sdk.cli.data import (
+    BoxUnitOption,
+    ColumnsOption,
+    DataOption,
+    ImagesOption,
+    OutsideFlag,
+    SamplesOption,
+    ShuffleFlag,
+    SplitOption,
+    open_data,
+)
 from vea_sdk.cli.output import JsonFlag, check_folder, progress, progress_bar, report, seconds
 from vea_sdk.evaluation.datasets import Dataset
 from vea_sdk.evaluation.plot import can_draw
@@ -37,6 +47,8 @@ def profile(
     images: ImagesOption = None,
     split: SplitOption = None,
     columns: ColumnsOption = None,
+    boxes: BoxUnitOption = "pixels",
+    outside: OutsideFlag = False,
     shuffle: ShuffleFlag = False,
     rule: Annotated[Rule, typer.Option("--rule", help="How much of a patch the evidence must cover.")] = "any",
     fraction: Annotated[float, typer.Option("--fraction", help="Share of the layers to choose.")] = 0.1,
@@ -65,7 +77,16 @@ def profile(
         chosen = tiny.profiling_set(samples, seed)
     else:
         chosen = open_data(
-            model, data, samples, images=images, split=split, columns=columns, shuffle=shuffle, seed=seed
+            model,
+            data,
+            samples,
+            images=images,
+            split=split,
+            columns=columns,
+            boxes=boxes,
+            outside=outside,
+            shuffle=shuffle,
+            seed=seed,
         )
     source = chosen.name if isinstance(chosen, Dataset) else f"{samples} drawn pictures, seed {seed}"
     started = time.perf_counter()

@@ -17,7 +17,7 @@ from vea_sdk.evaluation.result import Evaluation
 from vea_sdk.evaluation.scoring import Seen, check_seen, places, score
 from vea_sdk.evaluation.summary import summarise
 from vea_sdk.grounding.metrics import Rule, patch_labels
-from vea_sdk.grounding.samples import Sample, check_boxes
+from vea_sdk.grounding.samples import Sample, opened
 from vea_sdk.journal import Journal
 from vea_sdk.pipeline import VLM
 from vea_sdk.prompts import fill
@@ -121,8 +121,7 @@ def _batches(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
 def _opened(name: str, item: Sample | Record) -> Sample:
     if isinstance(item, Record):
         return item.sample()
-    check_boxes(item.boxes, item.image.size, f"sample {name!r}")
-    return item
+    return opened(item, f"sample {name!r}")
 
 
 def _check_kept(row: dict[str, Any] | None, item: Sample | Record) -> None:

@@ -11,14 +11,18 @@ from typing import overload
 from PIL import Image
 
 from vea_sdk.errors import ImageError, InvalidInputError
-from vea_sdk.grounding.samples import Box, Sample, check_boxes
+from vea_sdk.evidence.images import load_image
+from vea_sdk.grounding.samples import Box, BoxUnit, Sample, check_boxes, in_pixels
 
 Change = Callable[[Image.Image, str], Image.Image]
 
 
 @dataclass(frozen=True)
 class Record:
-    """A :class:`Sample` with its picture still closed: ``open`` gives it, ``where`` says in errors where it stands."""
+    """A :class:`Sample` with its picture still closed: ``open`` gives it, upright and RGB.
+
+    ``where`` says in errors where it stands. ``unit``: what its boxes count in.
+    """
 
     open: Callable[[], Image.Image]
     question: str
@@ -27,6 +31,7 @@ class Record:
     id: str
     kind: str = ""
     where: str = ""
+    unit: BoxUnit = "pixels"
 
     def sample(self) -> Sample:
         """Open the picture and hold the boxes against it.
@@ -37,7 +42,8 @@ class Record:
             image = self.open()
         except ImageError as error:
             raise ImageError(f"{self.where}: {error}") from error
-        boxes = check_boxes(self.boxes, image.size, self.where)
+        boxes = in_pixels(self.boxes, image.size, self.where) if self.unit == "relative" else self.boxes
+        boxes = check_boxes(boxes, image.size, self.where)
         return Sample(image, self.question, self.answers, boxes, self.id, self.kind)
 
 
@@ -101,7 +107,13 @@ class Dataset(Sequence[Sample]):
 def _closed(number: int, sample: Sample) -> Record:
     name = sample.id or str(number)
     return Record(
-        lambda: sample.image, sample.question, sample.answers, sample.boxes, name, sample.kind, f"sample {name!r}"
+        lambda: load_image(sample.image),
+        sample.question,
+        sample.answers,
+        sample.boxes,
+        name,
+        sample.kind,
+        f"sample {name!r}",
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from vea_sdk.errors import InvalidInputError
 from vea_sdk.grounding.samples import Box
+from vea_sdk.prompts import shortened
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -22,7 +23,7 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # the latter of brackets without end
             raise InvalidInputError(f"{where} is no JSON: {error}") from error
         if not isinstance(row, dict):
             raise InvalidInputError(f"{where} holds a JSON {type(row).__name__}, not an object with fields.")
@@ -43,8 +44,24 @@ def text(row: Mapping[str, Any], name: str, where: str, default: str | None = No
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str) or (default is None and not value.strip()):
-        raise InvalidInputError(f"{where}: {name!r} must be text; got {value!r}.")
+        raise InvalidInputError(f"{where}: {name!r} must be text; got {shortened(value)}.")
     return value
+
+
+def picture(row: Mapping[str, Any], name: str, where: str, folder: Path, outside: bool) -> Path:
+    """A field that names a picture in a folder. Data from elsewhere must not name other files of this machine, so what
+    lies outside, by ``..``, an absolute path or a link, is refused unless ``outside``."""
+    path = folder / text(row, name, where)
+    try:
+        inside = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError) as error:  # a name with a NUL, links in a circle
+        raise InvalidInputError(f"{where}: {name!r} is no path: {error}") from error
+    if not (inside or outside):
+        raise InvalidInputError(
+            f"{where}: the picture {shortened(row[name])} lies outside of {folder}. If you trust the data, pass "
+            "outside=True (--outside)."
+        )
+    return path
 
 
 def texts(row: Mapping[str, Any], name: str, where: str) -> tuple[str, ...]:
@@ -62,12 +79,14 @@ def boxes(row: Mapping[str, Any], name: str, where: str) -> tuple[Box, ...]:
     single = isinstance(value, list | tuple) and value and not isinstance(value[0], list | tuple)
     try:
         return tuple(_box(item) for item in ([value] if single else value))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InvalidInputError(
-            f"{where}: {name!r} must be a list of boxes [x0, y0, x1, y1] in pixels; got {value!r}."
+            f"{where}: {name!r} must be a list of boxes [x0, y0, x1, y1] in pixels; got {shortened(value)}."
         ) from error
 
 
 def _box(value: Any) -> Box:
+    if any(isinstance(edge, bool) for edge in value):
+        raise TypeError("true and false are no edges")
     x0, y0, x1, y1 = map(float, value)
     return x0, y0, x1, y1

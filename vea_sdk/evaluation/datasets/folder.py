@@ -19,30 +19,36 @@ from vea_sdk.errors import InvalidInputError
 from vea_sdk.evaluation.datasets import fields
 from vea_sdk.evaluation.datasets.dataset import Dataset, Record
 from vea_sdk.evidence.images import MAX_PIXELS, load_image
-from vea_sdk.grounding.samples import Sample
+from vea_sdk.grounding.samples import BoxUnit, Sample, check_box_unit, opened
 from vea_sdk.whole_file import write_whole
 
 SAMPLES_FILE = "samples.jsonl"
 
 
-def read_folder(folder: str | Path, max_pixels: int = MAX_PIXELS) -> Dataset:
+def read_folder(
+    folder: str | Path, max_pixels: int = MAX_PIXELS, boxes: BoxUnit = "pixels", outside: bool = False
+) -> Dataset:
     """Read a folder, or a ``.jsonl`` file in it; see the module for its fields.
 
     Args:
         folder: the folder, or the file.
         max_pixels: pictures above this are refused, see :func:`vea_sdk.evidence.load_image`.
+        boxes: what they count in: ``"pixels"``, or ``"relative"`` for shares of width and height, 0 to 1.
+        outside: whether pictures may lie outside of the folder, by ``..``, an absolute path or a link.
 
     Raises:
         InvalidInputError: the file is absent or holds no sample, a line is no JSON or lacks a field (its number is
-            named), or an id comes twice. Pictures and boxes are checked when a sample is opened.
+            named), a picture lies outside, or an id comes twice. Pictures and boxes are checked when a sample is
+            opened.
     """
+    check_box_unit(boxes)
     given = Path(folder)
     path = given / SAMPLES_FILE if given.is_dir() else given
     if not path.is_file():
         raise InvalidInputError(f"{given} is no data set: there is no {SAMPLES_FILE} in it. See vea_sdk.evaluation.")
     records = []
     for number, (where, row) in enumerate(fields.json_lines(path)):
-        source = path.parent / fields.text(row, "image", where)
+        source = fields.picture(row, "image", where, path.parent, outside)
         records.append(
             Record(
                 open=partial(load_image, source, max_pixels),
@@ -52,6 +58,7 @@ def read_folder(folder: str | Path, max_pixels: int = MAX_PIXELS) -> Dataset:
                 id=fields.text(row, "id", where, default=str(number)),
                 kind=fields.text(row, "kind", where, default=""),
                 where=where,
+                unit=boxes,
             )
         )
     return Dataset(records, given.resolve().name)
@@ -64,15 +71,16 @@ def write_folder(folder: str | Path, samples: Iterable[Sample]) -> Path:
         The path of ``samples.jsonl``, which is written last and in one step.
 
     Raises:
-        InvalidInputError: there is one already, or no sample is given.
+        InvalidInputError: there is one already, no sample is given, or a picture or box cannot be used.
     """
     path = Path(folder) / SAMPLES_FILE
     if path.exists():
         raise InvalidInputError(f"{path} is there already. Choose another folder, or delete it.")
     (path.parent / "images").mkdir(parents=True, exist_ok=True)
     lines = []
-    for sample in samples:
-        image = sample.image.convert("RGB")
+    for number, given in enumerate(samples):
+        sample = opened(given, f"sample {given.id or number!r}")
+        image = sample.image
         digest = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()[:16]
         name = f"images/{digest}.png"
         if not (path.parent / name).exists():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -10,10 +9,11 @@ from typing import Any, Literal, get_args
 
 from PIL import Image
 
-from vea_sdk.errors import ImageError, InvalidInputError, VeaError
+from vea_sdk.errors import InvalidInputError, VeaError
 from vea_sdk.evaluation.datasets import fields
 from vea_sdk.evaluation.datasets.dataset import Dataset, Record
 from vea_sdk.evidence.images import MAX_PIXELS, load_image
+from vea_sdk.grounding.samples import BoxUnit, check_box_unit
 
 BoxFormat = Literal["xyxy", "xywh"]
 COLUMNS = ("image", "question", "answers", "boxes", "id", "kind")
@@ -25,6 +25,7 @@ def read_hub(
     columns: Mapping[str, str] | None = None,
     box_format: BoxFormat = "xyxy",
     max_pixels: int = MAX_PIXELS,
+    boxes: BoxUnit = "pixels",
 ) -> Dataset:
     """Read a data set of ``datasets``; only the columns named are touched, and pictures are decoded when asked for.
 
@@ -34,7 +35,7 @@ def read_hub(
         columns: from our names (image, question, answers, boxes, id, kind) to theirs, where they differ. A dot reaches
             into lists and structs, such as ``"answers.answer"`` for VQAv2. Boxes are in pixels of the original picture.
         box_format: (x0, y0, x1, y1) or (x0, y0, width, height).
-        max_pixels: see :func:`read_folder`.
+        max_pixels, boxes: see :func:`read_folder`.
 
     Raises:
         InvalidInputError: nothing can be read there, a column is absent, or a row does not hold what it should.
@@ -42,6 +43,7 @@ def read_hub(
     """
     if box_format not in get_args(BoxFormat):
         raise InvalidInputError(f'box_format={box_format!r} is unknown. Choose "xyxy" or "xywh".')
+    check_box_unit(boxes)
     table, name = _table(source, split)
     names = {ours: ours for ours in COLUMNS if ours in table.column_names} | dict(columns or {})
     _check_columns(names, table.column_names, name)
@@ -51,18 +53,19 @@ def read_hub(
     for number, found in enumerate(plain):
         where = f"{name}, row {number}"
         row = {ours: _reach(found, path, where) for ours, path in names.items() if ours != "image"}
-        boxes = fields.boxes(row, "boxes", where)
+        found_boxes = fields.boxes(row, "boxes", where)
         if box_format == "xywh":
-            boxes = tuple((x, y, x + width, y + height) for x, y, width, height in boxes)
+            found_boxes = tuple((x, y, x + width, y + height) for x, y, width, height in found_boxes)
         records.append(
             Record(
                 open=partial(_open, pictures, number, names["image"], max_pixels),
                 question=fields.text(row, "question", where),
                 answers=fields.texts(row, "answers", where),
-                boxes=boxes,
+                boxes=found_boxes,
                 id=fields.text(row, "id", where, default=str(number)),
                 kind=fields.text(row, "kind", where, default=""),
                 where=where,
+                unit=boxes,
             )
         )
     return Dataset(records, name)
@@ -123,10 +126,5 @@ def _reach(row: Mapping[str, Any], path: str, where: str) -> Any:
 def _open(pictures: Any, number: int, column: str, max_pixels: int) -> Image.Image:
     value = pictures[number][column]
     if isinstance(value, dict):
-        value = value["bytes"] or value["path"]
-    if isinstance(value, bytes):
-        try:
-            value = Image.open(io.BytesIO(value))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ImageError(f"cannot be read as a picture: {error}") from error
+        value = value["bytes"] or Path(value["path"])
     return load_image(value, max_pixels)

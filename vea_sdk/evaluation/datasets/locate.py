@@ -12,6 +12,7 @@ from vea_sdk.evaluation.datasets.folder import SAMPLES_FILE, read_folder
 from vea_sdk.evaluation.datasets.hub import read_hub
 from vea_sdk.evaluation.datasets.visualcot import read_visualcot
 from vea_sdk.evidence.images import MAX_PIXELS
+from vea_sdk.grounding.samples import BoxUnit
 
 
 def read(
@@ -20,6 +21,8 @@ def read(
     split: str | None = None,
     columns: Mapping[str, str] | None = None,
     max_pixels: int = MAX_PIXELS,
+    boxes: BoxUnit = "pixels",
+    outside: bool = False,
 ) -> Dataset:
     """Read a data set, whatever it is.
 
@@ -28,21 +31,21 @@ def read(
             (:func:`read_visualcot`); a folder of ``datasets``, or ``"hf:name"`` to fetch one (:func:`read_hub`).
         images: for VisualCoT: where its pictures lie, by default beside the file.
         split, columns: see :func:`read_hub`.
-        max_pixels: see :func:`read_folder`.
+        max_pixels, boxes, outside: see :func:`read_folder`; VisualCoT's boxes are always in pixels.
 
     Raises:
         InvalidInputError: there is nothing of these kinds, or it cannot be used.
     """
     name = str(source)
     if name.startswith("hf:"):
-        return read_hub(name.removeprefix("hf:"), split, columns, max_pixels=max_pixels)
+        return read_hub(name.removeprefix("hf:"), split, columns, max_pixels=max_pixels, boxes=boxes)
     path = Path(source)
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
-        return read_hub(path, split, columns, max_pixels=max_pixels)
+        return read_hub(path, split, columns, max_pixels=max_pixels, boxes=boxes)
     if path.suffix == ".json" or (path.suffix == ".jsonl" and _is_metadata(path)):
-        return read_visualcot(path, images or path.parent, max_pixels)
+        return read_visualcot(path, images or path.parent, max_pixels, outside)
     if path.is_dir() or path.suffix == ".jsonl":
-        return read_folder(path, max_pixels)
+        return read_folder(path, max_pixels, boxes, outside)
     raise InvalidInputError(
         f"{name} is no data set: give a folder with {SAMPLES_FILE}, a .json or .jsonl of VisualCoT, a folder of the "
         "library datasets, or hf:NAME to fetch one."

@@ -29,13 +29,15 @@ _BOX = re.compile(rf"\[{','.join([_NUMBER] * 4)}\]")
 _INSTRUCTION = re.compile(r"\s*Please (think step by step and )?provide the bounding box coordinate.*", re.DOTALL)
 
 
-def read_visualcot(file: str | Path, images: str | Path, max_pixels: int = MAX_PIXELS) -> Dataset:
+def read_visualcot(
+    file: str | Path, images: str | Path, max_pixels: int = MAX_PIXELS, outside: bool = False
+) -> Dataset:
     """Read one of VisualCoT's annotation files.
 
     Args:
         file: a ``.json`` list of conversations, or a ``.jsonl`` of metadata.
         images: the folder that the paths of pictures start from.
-        max_pixels: see :func:`read_folder`.
+        max_pixels, outside: see :func:`read_folder`.
 
     Returns:
         Samples with boxes in original pixels; ``kind`` is the source data set, the id is ``source-number``.
@@ -47,7 +49,7 @@ def read_visualcot(file: str | Path, images: str | Path, max_pixels: int = MAX_P
     path, root = Path(file), Path(images)
     entries = fields.json_lines(path) if path.suffix == ".jsonl" else _listed(path)
     read = _metadata if path.suffix == ".jsonl" else _conversation
-    records = (read(number, row, where, root, max_pixels) for number, (where, row) in enumerate(entries))
+    records = (read(number, row, where, root, max_pixels, outside) for number, (where, row) in enumerate(entries))
     return Dataset(records, path.name)
 
 
@@ -62,7 +64,7 @@ def padded_square_to_pixels(box: Sequence[float], width: int, height: int) -> Bo
 def _listed(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         entries = json.loads(fields.text_of(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"{path} is no JSON: {error}") from error
     if not isinstance(entries, list):
         raise InvalidInputError(
@@ -75,7 +77,7 @@ def _listed(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield where, entry
 
 
-def _conversation(number: int, entry: dict[str, Any], where: str, root: Path, max_pixels: int) -> Record:
+def _conversation(number: int, entry: dict[str, Any], where: str, root: Path, max_pixels: int, outside: bool) -> Record:
     paths = fields.texts(entry, "image", where)
     turns = entry.get("conversations")
     if not paths or not isinstance(turns, list) or len(turns) < 2 or not all(isinstance(turn, dict) for turn in turns):
@@ -85,8 +87,9 @@ def _conversation(number: int, entry: dict[str, Any], where: str, root: Path, ma
     squared = [float(edge) for edge in said.groups()] if said else None
     question = _INSTRUCTION.sub("", fields.text(turns[0], "value", where).replace("<image>", "")).strip()
     kind = fields.text(entry, "dataset", where, default="")
+    picture = fields.picture({"image": paths[0]}, "image", where, root, outside)
     return Record(
-        open=partial(_open, root / paths[0], max_pixels, partial(_check_turn, pixel_boxes, squared, where)),
+        open=partial(_open, picture, max_pixels, partial(_check_turn, pixel_boxes, squared, where)),
         question=question,
         answers=(fields.text(turns[-1], "value", where),),
         boxes=pixel_boxes,
@@ -96,11 +99,12 @@ def _conversation(number: int, entry: dict[str, Any], where: str, root: Path, ma
     )
 
 
-def _metadata(number: int, row: dict[str, Any], where: str, root: Path, max_pixels: int) -> Record:
+def _metadata(number: int, row: dict[str, Any], where: str, root: Path, max_pixels: int, outside: bool) -> Record:
     kind = fields.text(row, "dataset", where, default="")
     size = row.get("width"), row.get("height")
+    picture = fields.picture(row, "image", where, root, outside)
     return Record(
-        open=partial(_open, root / fields.text(row, "image", where), max_pixels, partial(_check_size, size, where)),
+        open=partial(_open, picture, max_pixels, partial(_check_size, size, where)),
         question=fields.text(row, "question", where),
         answers=tuple(dict.fromkeys(fields.texts(row, "answer", where) + fields.texts(row, "possible_answers", where))),
         boxes=fields.boxes(row, "bboxs", where),

@@ -20,7 +20,7 @@ from vea_sdk.evidence.denoise import Border
 from vea_sdk.fingerprint import fingerprint
 from vea_sdk.grounding import metrics
 from vea_sdk.grounding.profiling.measurement import NO_BOXES, ONE_CLASS, Measured, Measurement, digest
-from vea_sdk.grounding.samples import Sample, check_boxes
+from vea_sdk.grounding.samples import Sample, opened
 from vea_sdk.grounding.sinks import find
 from vea_sdk.journal import Journal
 from vea_sdk.profiles import model_name
@@ -120,8 +120,7 @@ def _identified(place: int, sample: Sample, seen: set[str]) -> tuple[str, Sample
     if name in seen:
         raise InvalidInputError(f"sample {place}: the id {name!r} comes twice. Give every sample its own.")
     seen.add(name)
-    check_boxes(sample.boxes, sample.image.size, f"sample {name!r}")
-    return name, sample
+    return name, opened(sample, f"sample {name!r}")
 
 
 def _measured(
