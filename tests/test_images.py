@@ -66,6 +66,7 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     path = tmp_path / "turned.png"
     Image.fromarray(COLOURS).save(path, exif=exif)
     np.testing.assert_array_equal(pixels(path), turns[orientation](COLOURS))
+    np.testing.assert_array_equal(pixels(load_image(path)), turns[orientation](COLOURS))  # and is not applied again
 
 
 def test_sixteen_bits_are_scaled(tmp_path: Path) -> None:

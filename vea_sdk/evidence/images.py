@@ -63,7 +63,7 @@ def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS, fetch: bool = 
         fetch: whether an http(s) address may be fetched.
 
     Returns:
-        A new RGB picture; the source stays as it was.
+        A new RGB picture without metadata, so that opening it again changes nothing; the source stays as it was.
 
     Raises:
         ImageError: nothing there or not readable, 0 pixels, more than ``max_pixels``, or of an unsupported kind.
@@ -143,7 +143,9 @@ def _prepared(image: Image.Image, max_pixels: int) -> Image.Image:
     image.load()  # first: of a broken PNG, getexif() would meet the error, and a second loading passes over it
     # Only this tag is read: one that is malformed beside it says nothing about how the picture stands.
     turn = _UPRIGHT.get(_orientation(image))
-    return to_rgb(image.copy() if turn is None else image.transpose(turn))
+    found = to_rgb(image.copy() if turn is None else image.transpose(turn))
+    found.info.clear()  # which would say again how it was turned, to whoever opens it next
+    return found
 
 
 def _orientation(image: Image.Image) -> int:
