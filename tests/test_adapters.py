@@ -15,10 +15,12 @@ from families import FAMILIES
 from PIL import Image
 from torch import nn
 
+import vea_sdk as vea
 from vea_sdk import adapters
 from vea_sdk.adapters import Adapter, registry
 from vea_sdk.adapters.gemma3 import pan_and_scan
 from vea_sdk.adapters.internvl import tile_arrangement
+from vea_sdk.capture.layers import resolve_layers
 from vea_sdk.errors import GeometryError, ImageTokenError, InvalidInputError, UnsupportedModelError
 
 ATTENTION_CLASSES = {
@@ -66,7 +68,16 @@ class Wrapper(nn.Module):
         return self.inner
 
 
-@pytest.mark.parametrize("wrap", [Wrapper, torch.compile, lambda model: torch.compile(Wrapper(model))])
+WRAPS = [
+    Wrapper,
+    torch.compile,
+    lambda model: torch.compile(Wrapper(model)),
+    nn.DataParallel,
+    lambda model: nn.DataParallel(Wrapper(nn.DataParallel(model))),
+]
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
 def test_wrappers_are_seen_through(wrap: Any) -> None:
     model = FAMILIES["llava"]().model
     adapter = adapters.find(wrap(model))
@@ -136,6 +147,39 @@ def test_a_plain_torch_model(attention_name: str) -> None:
 def test_several_stacks_are_not_guessed_between() -> None:
     with pytest.raises(UnsupportedModelError, match=r"several stacks .*\(vision, text\).*attention_modules"):
         Adapter(PlainModel("vision", "text")).attention_modules()
+
+
+class TwoStacks(Adapter):
+    """What the error asks for."""
+
+    listed = False
+
+    def attention_modules(self) -> Any:
+        blocks: Any = self.model.text
+        found = [block.mixer for block in blocks]
+        return found if self.listed else dict(enumerate(found))
+
+
+def test_a_model_of_several_stacks_by_attention_modules_alone() -> None:
+    model = PlainModel("vision", "text")
+    for listed in (False, True):
+        adapter = TwoStacks(model)
+        adapter.listed = listed
+        assert adapter.n_layers == 3
+        assert adapter.modules_by_layer() == {number: block.mixer for number, block in enumerate(model.text)}
+        assert resolve_layers("all", adapter) == (0, 1, 2)
+
+
+@pytest.mark.parametrize("said", [None, 3, {"a": nn.Linear(1, 1)}, {0: "mixer"}, [1, 2], {-1: nn.Linear(1, 1)}])
+def test_attention_modules_that_are_none(said: Any) -> None:
+    class Wrong(Adapter):
+        def attention_modules(self) -> Any:
+            return said
+
+    with pytest.raises(
+        InvalidInputError, match=r"Wrong.attention_modules\(\).*dict \{layer number: module\}, or a list"
+    ):
+        resolve_layers("all", Wrong(PlainModel("text")))
 
 
 def test_a_model_without_attention_says_so() -> None:
@@ -349,10 +393,40 @@ def test_an_unknown_architecture_is_named_with_remedies() -> None:
     model = hf.GPT2LMHeadModel(hf.GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=8))
     with pytest.raises(UnsupportedModelError) as error:
         adapters.find(model)
-    for part in ("'gpt2'", "llava_next", "qwen2_5_vl", "register", "image_positions="):
+    for part in ("'gpt2'", "vea doctor --families", "register", "image_positions="):
         assert part in str(error.value)
+    assert len(str(error.value)) < 300
     with pytest.raises(UnsupportedModelError, match=r"PlainModel \(it has no config.model_type\)"):
         adapters.find(PlainModel("blocks"))
+
+
+class ValueHead(nn.Module):
+    """As trl's wrappers are: the model under a name, a head beside it."""
+
+    def __init__(self, name: str, model: nn.Module) -> None:
+        super().__init__()
+        setattr(self, name, model)
+        self.v_head = nn.Linear(2, 1)
+
+
+@pytest.mark.parametrize("name", ["pretrained_model", "module", "model"])
+def test_a_wrapper_of_somebodys_own_is_named(name: str) -> None:
+    family = FAMILIES["llava"]()
+    wrapped = ValueHead(name, family.model)
+    for use in (lambda: vea.capture(wrapped), lambda: vea.wrap(wrapped, family.processor)):
+        with pytest.raises(
+            UnsupportedModelError, match=rf"ValueHead wraps a model that is served: pass \.{name} of it"
+        ):
+            use()
+
+
+def test_a_parallel_model_is_asked_as_it_is_alone() -> None:
+    family = FAMILIES["llava"]()
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8))
+    one = vea.wrap(family.model, family.processor, layers=[1]).ask(image, "what?", max_new_tokens=3)
+    other = vea.wrap(nn.DataParallel(family.model), family.processor, layers=[1]).ask(image, "what?", max_new_tokens=3)
+    assert one.text == other.text
+    assert np.array_equal(one.evidence.scores, other.evidence.scores)
 
 
 @pytest.mark.usefixtures("empty_slate")

@@ -68,11 +68,33 @@ class Adapter:
 
     @property
     def n_layers(self) -> int:
-        """Decoder layers, those without softmax attention included."""
-        return len(decoder_layers(self.model))
+        """Decoder layers, those without softmax attention included; where the decoder's stack is not known, as many as
+        ``attention_modules`` names."""
+        try:
+            return len(decoder_layers(self.model))
+        except UnsupportedModelError:
+            return max(self.modules_by_layer()) + 1
 
-    def attention_modules(self) -> dict[int, nn.Module]:
-        """Layer number → the module that computes softmax attention in that layer of the language model.
+    def modules_by_layer(self) -> dict[int, nn.Module]:
+        """What ``attention_modules`` says, a list in its order; not for overriding.
+
+        Raises InvalidInputError where that is neither modules by layer number nor a list of them.
+        """
+        said: Any = self.attention_modules()
+        found = dict(enumerate(said)) if isinstance(said, Sequence | nn.ModuleList) else said
+        if not isinstance(found, Mapping) or not all(
+            isinstance(number, int) and number >= 0 and isinstance(module, nn.Module)
+            for number, module in found.items()
+        ):
+            raise InvalidInputError(
+                f"{type(self).__name__}.attention_modules() returned {type(said).__name__}, and not modules by layer. "
+                "Return a dict {layer number: module}, or a list with a module for each layer."
+            )
+        return dict(found)
+
+    def attention_modules(self) -> Mapping[int, nn.Module] | Sequence[nn.Module]:
+        """Layer number → the module that computes softmax attention in that layer of the language model; a list where
+        every layer has one.
 
         Layers without softmax attention are absent. A module that runs several times in a pass stands there once for
         every run, each a layer of its own, in their order. Raises UnsupportedModelError when no layer has any.

@@ -11,14 +11,22 @@ ATTENTION_NAMES = ("self_attn", "attn", "self_attention", "attention")
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The model inside PEFT's and torch.compile's wrappers."""
+    """The model inside PEFT's, torch.compile's and torch's parallel wrappers."""
     while True:
+        model = without_parallel(model)
         if callable(base := getattr(model, "get_base_model", None)):
             model = base()
         elif isinstance(compiled := getattr(model, "_orig_mod", None), nn.Module):
             model = compiled
         else:
             return model
+
+
+def without_parallel(model: nn.Module) -> nn.Module:
+    """The model inside DataParallel or DistributedDataParallel, which answers as it does alone."""
+    while isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        model = model.module
+    return model
 
 
 def decoder_of(model: nn.Module) -> nn.Module:
@@ -48,7 +56,7 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     detail = f"several stacks of attention blocks ({', '.join(found)})" if found else "no stack of attention blocks"
     raise UnsupportedModelError(
         f"{type(model).__name__} has {detail}, so its decoder layers cannot be told. Subclass "
-        "vea_sdk.adapters.Adapter, return the layers from attention_modules(), and pass the adapter."
+        "vea_sdk.adapters.Adapter, return their attention from attention_modules(), and pass the adapter."
     )
 
 

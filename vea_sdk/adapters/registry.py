@@ -67,9 +67,14 @@ def find(model: nn.Module) -> Adapter:
             warnings.warn(support.unverified(name), UnverifiedModelWarning, stacklevel=2)
         return GenericAdapter(model)
     what = f"model type {name!r}" if name else f"{type(model).__name__} (it has no config.model_type)"
+    for attribute in ("pretrained_model", "module", "model"):  # of a value head, of a wrapper of somebody's own
+        if name is None and model_type(getattr(model, attribute, model)) in served:
+            raise UnsupportedModelError(
+                f"{type(model).__name__} wraps a model that is served: pass .{attribute} of it."
+            )
     raise UnsupportedModelError(
-        f"No adapter serves {what}. Served: {', '.join(served)}. Subclass vea_sdk.adapters.Adapter and "
-        "register it, or capture with image_positions=."
+        f"No adapter serves {what}. `vea doctor --families` lists those that are served. Subclass "
+        "vea_sdk.adapters.Adapter and register it, or capture with image_positions=."
     )
 
 

@@ -24,7 +24,7 @@ def resolve_layers(selection: LayerSelection, adapter: Adapter) -> tuple[int, ..
         LayerError: for an empty selection, a number out of range, a layer without softmax attention, or a profile of
             another model.
     """
-    available = sorted(adapter.attention_modules())
+    available = sorted(adapter.modules_by_layer())
     depth = adapter.n_layers
     if selection == "all":
         chosen = available

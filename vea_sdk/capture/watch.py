@@ -46,7 +46,7 @@ class Watch:
         self._model = model
         self._adapter = adapter
         self._decoder = adapter.decoder
-        self._runs = Runs(adapter.attention_modules(), layers)
+        self._runs = Runs(adapter.modules_by_layer(), layers)
         self.modules = self._runs.modules
         self._layers = layers
         # They come by when they fetch their attention, so hooks, which cost more than that, are left to the others.

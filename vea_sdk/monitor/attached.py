@@ -55,7 +55,7 @@ class Monitor:
         self._adapter, self._sinks, self._content, self._idle = adapter, tuple(sinks), content, idle_timeout
         self._told = tuple(sink.begin for sink in sinks if hasattr(sink, "begin"))
         self._pad = _pad_id(adapter.model)
-        attention = adapter.attention_modules()
+        attention = adapter.modules_by_layer()
         devices = {tensor.device for layer in layers for tensor in attention[layer].parameters()}
         self._ring = Ring(len(layers), max_inflight, max_image_tokens, devices - {torch.device("meta")}, spare=compiled)
         self._builder = Builder(adapter, layers, self._ring, content=content, **options)

@@ -42,7 +42,7 @@ class Boards:
         self.rows = ring.slots
         self.captured = False  # whether a CUDA graph was captured by hand: nobody announces its passes
         self._model, self._ring = adapter.model, ring
-        attention = adapter.attention_modules()
+        attention = adapter.modules_by_layer()
         self._modules = {layer: attention[layer] for layer in layers}
         self._boards: dict[torch.device, Board] = {}
         self._closed = False

@@ -91,7 +91,7 @@ class Hooks:
             self._add(module, partial(self._enter, depth), partial(self._leave, depth))
         if adapter.encoder_embedding is not None:
             self._add(adapter.encoder_embedding, self._enter_encoder, None)
-        attention = adapter.attention_modules()
+        attention = adapter.modules_by_layer()
         for layer in layers:
             if not interception.uses_interface(attention[layer]):
                 self._add(attention[layer], self._enter_attention, self._leave_attention)

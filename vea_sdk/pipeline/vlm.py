@@ -11,6 +11,7 @@ from typing_extensions import Unpack
 
 from vea_sdk import adapters
 from vea_sdk.adapters import Adapter
+from vea_sdk.adapters.modules import without_parallel
 from vea_sdk.capture.evidence import Rows
 from vea_sdk.capture.layers import LayerSelection, resolve_layers
 from vea_sdk.errors import InvalidInputError, UnsupportedModelError
@@ -72,7 +73,7 @@ class VLM:
     ) -> None:
         self.constants = Constants(lam, sigma, alpha).checked()
         self.prompts = Prompts(plain_prompt, highlight_prompt)
-        self.model = model
+        self.model = without_parallel(model)  # whose wrappers have no generate()
         self.processor = processor
         if adapter is not None:
             self.adapter = adapter(model) if isinstance(adapter, type) else adapter
