@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import io
+import pickle
 import sys
 import threading
 import weakref
@@ -702,3 +705,42 @@ def test_a_layer_may_get_the_end_of_the_prompt_only() -> None:
     assert step(9, 8).row(3).tolist() == [2, 1]
     with pytest.raises(CaptureError, match="left"):
         step(9, 7).row(1)
+
+
+# --- copies of a model in a session -----------------------------------------------------------------------------------
+
+
+def by_torch(model: nn.Module) -> nn.Module:
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    copied: nn.Module = torch.load(file, weights_only=False)
+    return copied
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, copy.copy, lambda model: pickle.loads(pickle.dumps(model)), by_torch])
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("part", ["model", "decoder"])
+def test_copies_are_watched_by_nobody(part: str, before: bool, how: Any) -> None:
+    """Made before any pass and after one, and run while the session is open."""
+    family = FAMILIES["llava"].__wrapped__()
+    if not before and part == "model" and how not in (copy.deepcopy, copy.copy):
+        pytest.skip("once its tower has run, Transformers' own hooks keep this model from being pickled")
+    inputs, other = single(family), family.inputs(picture(9), "and here?")
+    with torch.no_grad(), vea.capture(FAMILIES["llava"]().model, layers="all") as alone:
+        FAMILIES["llava"]().model(**inputs)
+    with torch.no_grad(), vea.capture(family.model, layers="all") as session:
+        if not before:
+            family.model(**inputs)
+        source = family.model if part == "model" else family.model.model.language_model
+        copied = how(source)
+        if before:
+            family.model(**inputs)
+        if how is not copy.copy:  # which shares the layers with the model
+            fed = dict(other) if part == "model" else {"input_ids": other["input_ids"].clamp(max=99)}
+            assert torch.equal(copied(**fed, use_cache=False)[0], how(copied)(**fed, use_cache=False)[0])
+        rows = session.attention
+    assert (rows - alone.attention).abs().max() <= 1e-7
+    with vea.capture(copied if part == "model" else family.model, layers="all") as session, torch.no_grad():
+        (copied if part == "model" else family.model)(**inputs)  # and may be watched itself, later
+    assert (session.attention - alone.attention).abs().max() <= 1e-7

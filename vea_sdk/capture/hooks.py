@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -30,7 +31,8 @@ class Hook:
     def attach(self) -> None:
         """Does nothing where it is attached."""
         if not self._handles:
-            self._handles.append(self.module.register_forward_pre_hook(self._enter, with_kwargs=True))
+            enter = OfOneModule(self.module, self._enter)
+            self._handles.append(self.module.register_forward_pre_hook(enter, with_kwargs=True))
             if self.sees_end:
                 self._attach_end()
 
@@ -46,7 +48,36 @@ class Hook:
 
     def _attach_end(self) -> None:
         assert self._leave is not None
-        self._handles.append(self.module.register_forward_hook(self._leave, always_call=True))
+        leave = OfOneModule(self.module, self._leave)
+        self._handles.append(self.module.register_forward_hook(leave, always_call=True))
+
+
+class OfOneModule:
+    """What torch calls as a hook. A copy of the module shares it, and is told apart: nobody watches the copy. A pickled
+    module leaves it behind."""
+
+    def __init__(self, module: nn.Module, call: Callable[..., None]) -> None:
+        self._module = weakref.ref(module)
+        self._call = call
+
+    def __call__(self, module: nn.Module, *arguments: Any) -> None:
+        if module is self._module():
+            self._call(module, *arguments)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OfOneModule:
+        return self
+
+    def __reduce__(self) -> Any:
+        return no_hook, ()
+
+
+def no_hook() -> Callable[..., None]:
+    """What a pickled hook becomes."""
+    return _nothing
+
+
+def _nothing(*arguments: Any) -> None:
+    pass
 
 
 def argument_names(module: nn.Module) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -23,7 +22,7 @@ from torch.utils.hooks import RemovableHandle
 from vea_sdk.adapters import Adapter
 from vea_sdk.capture import interception
 from vea_sdk.capture.compiled import is_compiled
-from vea_sdk.capture.hooks import argument_names, named
+from vea_sdk.capture.hooks import OfOneModule, argument_names, named
 from vea_sdk.capture.prompt import cache_in
 from vea_sdk.capture.watch import StopForward, around
 from vea_sdk.monitor.boards import Boards
@@ -44,26 +43,16 @@ class _Here(threading.local):
     graph: bool = False  # whether the pass runs in a graph, at least in part
 
 
-class Hook:
-    """A hook of one module. A copy of the model shares it, and is told apart; a pickled model leaves it behind."""
-
-    def __init__(self, module: nn.Module, call: Callable[..., None]) -> None:
-        self._module = weakref.ref(module)
-        self._call = call
+class Hook(OfOneModule):
+    """A hook that no request fails by."""
 
     def __call__(self, module: nn.Module, *arguments: Any) -> None:
-        if torch.compiler.is_compiling() or module is not self._module():
+        if torch.compiler.is_compiling():
             return
         try:
-            self._call(module, *arguments)
+            super().__call__(module, *arguments)
         except Exception:
             _log.exception("a request could not be watched; it goes on")
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Hook:
-        return self
-
-    def __reduce__(self) -> Any:
-        return _no_hook, ()
 
 
 class Hooks:
@@ -256,11 +245,3 @@ def _capturing() -> bool:
     """Whether a CUDA graph is being captured; asked without starting CUDA."""
     started: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     return started and torch.cuda.is_current_stream_capturing()
-
-
-def _no_hook() -> Callable[..., None]:
-    return _nothing
-
-
-def _nothing(*arguments: Any) -> None:
-    """What a pickled hook becomes."""
