@@ -141,28 +141,44 @@ CALL: ContextVar[GenerateCall | None] = ContextVar("vea_sdk_generate_call", defa
 STANDING: list[PassObserver] = []
 """Those who are told of the compiled passes of every context; changed by replacing single entries only."""
 
+
+class Patch:
+    """One method of Transformers that is wrapped.
+
+    Where somebody else has wrapped it since, it cannot be given back: the wrapper stays inside of theirs, dead, and does
+    nothing but call what was there before.
+    """
+
+    def __init__(self, owner: type, name: str, wrapper: Wrapper) -> None:
+        self.live = True
+        self._owner, self._name = owner, name
+        self._original = getattr(owner, name)
+        self._ours = wrapper(self._original, self)
+        setattr(owner, name, self._ours)
+
+    def take_off(self) -> None:
+        self.live = False
+        if getattr(self._owner, self._name) is self._ours:
+            setattr(self._owner, self._name, self._original)
+
+
+Wrapper = Callable[[Callable[..., Any], Patch], Callable[..., Any]]
+
 _lock = threading.Lock()
 _open_sessions = 0
-_originals: list[tuple[type, str, Callable[..., Any]]] = []
+_patches: list[Patch] = []
 
 
 def acquire() -> None:
-    """Wrap Transformers' methods for the first open session. Does nothing when Transformers is not loaded."""
+    """Wrap Transformers' methods for the first open session, all or none. Does nothing when it is not loaded.
+
+    Raises CaptureError where this Transformers lacks one of them.
+    """
     global _open_sessions
     with _lock:
+        if not _patches:
+            _wrap_all()
         _open_sessions += 1
-        if _originals:
-            return
-        modeling, generation = (
-            sys.modules.get(f"transformers.{name}") for name in ("modeling_utils", "generation.utils")
-        )
-        if modeling is not None:
-            _wrap(modeling.AttentionInterface, "get_interface", _observing)
-            _wrap(modeling.PreTrainedModel, "get_compiled_call", _announcing)
-        if generation is not None:
-            _wrap(generation.GenerationMixin, "generate", _calling)
-            _wrap(generation.GenerationMixin, "_prefill", lambda original: _telling("prefill", original))
-            _wrap(generation.GenerationMixin, "_assisted_decoding", lambda original: _telling("assisted", original))
 
 
 def release() -> None:
@@ -171,22 +187,44 @@ def release() -> None:
     with _lock:
         _open_sessions -= 1
         if _open_sessions == 0:
-            while _originals:
-                setattr(*_originals.pop())
+            _unwrap_all()
 
 
-def _wrap(owner: type, name: str, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    original = getattr(owner, name)
-    _originals.append((owner, name, original))
-    setattr(owner, name, wrapper(original))
+def _wrap_all() -> None:
+    modeling, generation = (sys.modules.get(f"transformers.{name}") for name in ("modeling_utils", "generation.utils"))
+    wrappers: list[tuple[Any, str, str, Wrapper]] = [
+        (modeling, "AttentionInterface", "get_interface", _observing),
+        (modeling, "PreTrainedModel", "get_compiled_call", _announcing),
+        (generation, "GenerationMixin", "generate", _calling),
+        (generation, "GenerationMixin", "_prefill", partial(_telling, "prefill")),
+        (generation, "GenerationMixin", "_assisted_decoding", partial(_telling, "assisted")),
+    ]
+    for module, owner, name, wrapper in wrappers:
+        if module is None:
+            continue
+        try:
+            _patches.append(Patch(getattr(module, owner), name, wrapper))
+        except AttributeError as error:
+            _unwrap_all()
+            raise CaptureError(
+                f"Transformers {sys.modules['transformers'].__version__} has no {owner}.{name}, by which attention is "
+                "followed. Install a release that this package was tested with: see `vea doctor --families`."
+            ) from error
 
 
-def _observing(original: Callable[..., Any]) -> Callable[..., Any]:
+def _unwrap_all() -> None:
+    while _patches:
+        _patches.pop().take_off()
+
+
+def _observing(original: Callable[..., Any], patch: Patch) -> Callable[..., Any]:
     native = _native.extension()
     tap = _tap if native is None else native.tapper(ACTIVE, _attend, _attended)
 
     def get_interface(self: Any, attn_implementation: str, default: Callable[..., Any]) -> Callable[..., Any]:
-        function = original(self, attn_implementation, default)
+        function: Callable[..., Any] = original(self, attn_implementation, default)
+        if not patch.live:
+            return function
         return _tapped(function, attn_implementation) if is_dynamo_compiling() else tap(function, attn_implementation)
 
     return get_interface
@@ -198,12 +236,12 @@ def _tap(function: Callable[..., Any], implementation: str | None) -> Callable[.
     return partial(_attend, function, implementation) if ACTIVE.get() else function
 
 
-def _announcing(original: Callable[..., Any]) -> Callable[..., Any]:
+def _announcing(original: Callable[..., Any], patch: Patch) -> Callable[..., Any]:
     """generate() compiles ``model.__call__``, hooks included: sessions hear of each pass before it begins."""
 
     def get_compiled_call(self: Any, *args: Any, **kwargs: Any) -> Any:
         compiled = original(self, *args, **kwargs)
-        if compiled == self.__call__:  # not compiled after all
+        if compiled == self.__call__ or not patch.live:  # not compiled after all
             return compiled
 
         def call(**inputs: Any) -> Any:
@@ -222,9 +260,11 @@ def _announcing(original: Callable[..., Any]) -> Callable[..., Any]:
     return get_compiled_call
 
 
-def _calling(original: Callable[..., Any]) -> Callable[..., Any]:
+def _calling(original: Callable[..., Any], patch: Patch) -> Callable[..., Any]:
     @wraps(original)
     def generate(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not patch.live:
+            return original(self, *args, **kwargs)
         call = GenerateCall(args[0] if args else kwargs.get("inputs"), kwargs)
         token = CALL.set(call)
         try:
@@ -240,8 +280,10 @@ def _calling(original: Callable[..., Any]) -> Callable[..., Any]:
     return generate
 
 
-def _telling(name: Literal["prefill", "assisted"], original: Callable[..., Any]) -> Callable[..., Any]:
+def _telling(name: Literal["prefill", "assisted"], original: Callable[..., Any], patch: Patch) -> Callable[..., Any]:
     def phase(self: Any, input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if not patch.live:
+            return original(self, input_ids, *args, **kwargs)
         drafting = name == "prefill" and PHASE.get() is not None
         token = PHASE.set(Phase("draft" if drafting else name, input_ids))
         try:
