@@ -145,8 +145,8 @@ STANDING: list[PassObserver] = []
 class Patch:
     """One method of Transformers that is wrapped.
 
-    Where somebody else has wrapped it since, it cannot be given back: the wrapper stays inside of theirs, dead, and does
-    nothing but call what was there before.
+    Where somebody else has wrapped it since, it cannot be given back: the wrapper stays inside of theirs, dead, and
+    does nothing but call what was there before.
     """
 
     def __init__(self, owner: type, name: str, wrapper: Wrapper) -> None:
