@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -253,6 +254,32 @@ def test_load_names_the_extra_that_is_missing(absent: str, name: str, options: s
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("CheckpointError")
     assert f"{absent} not installed: pip install 'vea-sdk[hf]'" in done.stdout
+
+
+@pytest.mark.parametrize("file", ["config.json", "processor_config.json", "tokenizer_config.json"])
+def test_code_that_comes_with_a_checkpoint_is_not_run(
+    file: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is anybody asked at a terminal."""
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(checkpoint, folder)
+    (folder / "theirs.py").write_text("raise SystemExit('it was run')\n")
+    described = json.loads((folder / file).read_text())
+    names = {"config.json": ("AutoConfig", "AutoModelForImageTextToText"), "processor_config.json": ("AutoProcessor",)}
+    described["auto_map"] = dict.fromkeys(names.get(file, ("AutoTokenizer",)), "theirs.Theirs")
+    if file == "config.json":
+        described["model_type"] = "theirs"
+    if file == "processor_config.json":
+        described["processor_class"] = "TheirsProcessor"
+    (folder / file).write_text(json.dumps(described))
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("somebody was asked"))
+    if file == "tokenizer_config.json":  # Transformers has a class of its own for it, and takes that
+        assert vea.load(folder, device="cpu").layers
+        return
+    with pytest.raises(CheckpointError, match=r"code of its own.*vea\.wrap"):
+        vea.load(folder, device="cpu")
+    with pytest.raises(InvalidInputError, match="trust_remote_code=True"):
+        vea.load(folder, trust_remote_code=True)
 
 
 def test_bad_checkpoints(tmp_path: Path) -> None:

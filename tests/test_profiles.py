@@ -147,6 +147,41 @@ def test_a_relative_data_home_is_ignored(tmp_path: Path, monkeypatch: pytest.Mon
         assert profiles.user_folder() == tmp_path / ".local" / "share" / "vea_sdk" / "profiles"
 
 
+def nobody(patch: pytest.MonkeyPatch) -> None:
+    """A user without an entry, as containers have them."""
+
+    def absent(uid: int) -> Any:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    for name in ("HOME", "XDG_DATA_HOME"):
+        patch.delenv(name, raising=False)
+    patch.setattr("pwd.getpwuid", absent)
+
+
+def relative(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("platformdirs.user_data_path", lambda *_, **__: Path("~/.local/share/vea_sdk"))
+
+
+def forbidden(patch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    patch.setattr(Path, "glob", refuse)
+
+
+@pytest.mark.parametrize("way", [nobody, relative, forbidden])
+def test_without_a_home_there_are_no_profiles_of_ones_own(
+    way: Any, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    way(monkeypatch)
+    with pytest.warns(UserWarning, match="no profile"):
+        assert vea.capture(model, layers="profiled").layers == (2, 3)
+    assert profiles.find(named("llava-hf/llava-1.5-7b-hf")).layers == (14, 15, 17, 19)  # type: ignore[union-attr]
+    if way is not forbidden:
+        with pytest.raises(InvalidInputError, match=r"no home folder.*XDG_DATA_HOME"):
+            profiles.install(MADE)
+
+
 def test_the_layers_of_a_profile_are_read(model: Any) -> None:
     profiles.install(MADE)
     with warnings.catch_warnings():

@@ -26,6 +26,12 @@ _WRAP_OPTIONS = (
 )
 
 
+_OWN_CODE = (
+    "load() runs none that comes with a checkpoint. If you trust it, load model and processor by Transformers with "
+    "trust_remote_code=True, and use vea.wrap(model, processor)."
+)
+
+
 def load(
     checkpoint: str | Path,
     device: str | torch.device | None = None,
@@ -42,11 +48,13 @@ def load(
             checkpoint, which is then loaded with the same ``device`` and ``dtype``.
 
     Raises:
-        CheckpointError: when nothing can be loaded from there.
+        CheckpointError: when nothing can be loaded from there, or only by code that comes with it.
         UnsupportedModelError: when it is no image-text-to-text model, or no adapter serves it.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
+    if kwargs.pop("trust_remote_code", False):
+        raise InvalidInputError(f"trust_remote_code=True: {_OWN_CODE}")
     options = {name: kwargs.pop(name) for name in _WRAP_OPTIONS if name in kwargs}
     if device is not None and kwargs.get("device_map") is not None:
         raise InvalidInputError(f"device={device!r} and device_map={kwargs['device_map']!r} exclude each other.")
@@ -56,9 +64,10 @@ def load(
     if isinstance(options.get("attend_with"), str | Path):
         options["attend_with"] = load(options["attend_with"], device=device, dtype=dtype)
     try:
-        processor = AutoProcessor.from_pretrained(checkpoint)  # type: ignore[no-untyped-call]
+        # Said, because Transformers else asks a person at a terminal, and waits.
+        processor = AutoProcessor.from_pretrained(checkpoint, trust_remote_code=False)  # type: ignore[no-untyped-call]
         model: nn.Module = AutoModelForImageTextToText.from_pretrained(
-            checkpoint, dtype=dtype, **{"use_safetensors": True, **kwargs}
+            checkpoint, dtype=dtype, trust_remote_code=False, **{"use_safetensors": True, **kwargs}
         )
     except OSError as error:
         raise CheckpointError(f"no model can be loaded from {str(checkpoint)!r}: {error}{_remedy(error)}") from error
@@ -67,6 +76,8 @@ def load(
             f"{str(checkpoint)!r} needs a package that is not installed: {error}{_remedy(error)}"
         ) from error
     except ValueError as error:
+        if "trust_remote_code" in str(error):
+            raise CheckpointError(f"{str(checkpoint)!r} brings code of its own: {_OWN_CODE}") from error
         if remedy := _remedy(error):  # without accelerate, device_map is a ValueError of Transformers
             raise CheckpointError(f"{str(checkpoint)!r} cannot be loaded like this: {error}{remedy}") from error
         if "Unrecognized configuration class" not in str(error):

@@ -1,19 +1,20 @@
 """Where profiles are kept, and which one is a model's.
 
-One's own come first: ``$XDG_DATA_HOME/vea_sdk/profiles/*.json``, by default ``~/.local/share/vea_sdk/profiles`` (XDG
-Base Directory Specification; a profile is data that a program made, not a setting). Then the one beside the checkpoint,
-then those built in.
+One's own come first, in the folder for data of this user (a profile is data that a program made, not a setting): on
+Linux ``$XDG_DATA_HOME/vea_sdk/profiles/*.json``, by default ``~/.local/share/vea_sdk/profiles``. Then the one beside
+the checkpoint, then those built in.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import platformdirs
 
 from vea_sdk.errors import InvalidInputError
 from vea_sdk.profiles.profile import PROFILE_FILE, Profile
@@ -48,10 +49,20 @@ def belongs(profile: Profile, model: Any) -> bool:
 
 
 def user_folder() -> Path:
-    """Where :func:`install` puts profiles. A relative ``$XDG_DATA_HOME`` is not valid and ignored, as the specification
-    says."""
-    base = Path(os.environ.get("XDG_DATA_HOME", ""))
-    return (base if base.is_absolute() else Path.home() / ".local" / "share") / "vea_sdk" / "profiles"
+    """Where :func:`install` puts profiles.
+
+    Raises InvalidInputError where this user has no home folder.
+    """
+    try:
+        folder = platformdirs.user_data_path("vea_sdk", appauthor=False) / "profiles"
+    except RuntimeError:  # so newer releases of platformdirs say it; others give a path of "~"
+        folder = Path("~")
+    if not folder.is_absolute():
+        raise InvalidInputError(
+            "this user has no home folder, in which profiles are kept. Set XDG_DATA_HOME to an absolute path, or name "
+            "the profile's file: layers=vea.Profile.load(path)."
+        )
+    return folder
 
 
 def install(profile: Profile) -> Path:
@@ -91,10 +102,14 @@ def _beside(model: Any) -> Profile | None:
 
 
 def _user_profiles() -> list[tuple[Path, Profile]]:
+    try:
+        paths = sorted(user_folder().glob("*.json"))
+    except (InvalidInputError, OSError):  # no home, or one that must not be read: then there are none
+        return []
     found = []
-    for path in sorted(user_folder().glob("*.json")):
+    for path in paths:
         try:
             found.append((path, Profile.load(path)))
-        except InvalidInputError as error:  # it may be of any model: no reason to stop
+        except (InvalidInputError, OSError) as error:  # it may be of any model: no reason to stop
             warnings.warn(f"a profile is left out: {error}", stacklevel=2)
     return found
