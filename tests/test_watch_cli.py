@@ -75,6 +75,21 @@ def test_tail_says_when_rotation_was_faster(path: Path) -> None:
     assert tail.gaps == 1
 
 
+@pytest.mark.parametrize("back", [60, 3600, 10**9])
+def test_tail_goes_on_when_the_clock_was_set_back(path: Path, back: int) -> None:
+    sink, tail = JsonLinesSink(path, max_bytes=1, keep=2), Tail(path)
+    sink.write(record(0))
+    assert requests(tail) == ["r0"]
+    before = path.stat().st_mtime - back
+    for i in range(1, 5):
+        sink.write(record(i))
+        os.utime(path, (before + i, before + i))
+    assert requests(tail)[-1] == "r4"
+    assert tail.gaps == 1
+    sink.write(record(5))
+    assert requests(tail) == ["r5"]
+
+
 def test_tail_begins_with_the_rotated_files(path: Path) -> None:
     sink = JsonLinesSink(path, max_bytes=1)
     for i in range(4):

@@ -116,7 +116,9 @@ class Tail:
             if self._is(older):
                 return newer
         written = os.fstat(self._file.fileno()).st_mtime
-        return next((path for path in files if path.stat().st_mtime >= written), None)
+        later = (path for path in files if path.stat().st_mtime >= written)
+        # The clock may have been set back since: what bears the name now is newer than what is gone in any case.
+        return next(later, self.path if self.path in files else None)
 
     def _is(self, path: Path) -> bool:
         return self._file is not None and _same(path, self._file)
