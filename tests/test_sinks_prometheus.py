@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import importlib
 import math
 import os
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from records import ALERT, DROPPED, RESOLVED, record, stationary
 
+from vea_sdk.errors import InvalidInputError
 from vea_sdk.monitor.counters import Counters
 from vea_sdk.monitor.sinks import MonitorCollector, PrometheusSink
 from vea_sdk.monitor.statistics import STATISTICS
@@ -87,6 +89,78 @@ def test_prometheus_sinks_share_a_registry(registry: Any) -> None:
     families = scraped(registry)
     for model in ("tiny", "other"):
         assert value(families, "vea_requests", "vea_requests_total", model=model) == 1
+
+
+def requests(registry: Any) -> float:
+    return value(scraped(registry), "vea_requests", "vea_requests_total", model="tiny")
+
+
+def empty(registry: Any, sink: PrometheusSink) -> PrometheusSink:
+    for collector in list(registry._collector_to_names):
+        registry.unregister(collector)
+    return sink
+
+
+def empty_and_make(registry: Any, sink: PrometheusSink) -> PrometheusSink:
+    empty(registry, sink)
+    return PrometheusSink(registry)
+
+
+def reload_the_module(registry: Any, sink: PrometheusSink) -> Any:
+    loaded = importlib.reload(importlib.import_module("vea_sdk.monitor.sinks.prometheus"))
+    return loaded.PrometheusSink(registry)
+
+
+def unregister_one(registry: Any, sink: PrometheusSink) -> PrometheusSink:
+    registry.unregister(registry._names_to_collectors["vea_requests_total"])
+    return sink
+
+
+@pytest.mark.parametrize(
+    ("happens", "counted"), [(empty, 1), (empty_and_make, 1), (reload_the_module, 2), (unregister_one, 1)]
+)
+def test_prometheus_exports_whatever_happens_to_the_registry(registry: Any, happens: Any, counted: int) -> None:
+    sink = PrometheusSink(registry)
+    sink.write(record(0))
+    sink = happens(registry, sink)
+    sink.write(record(1))
+    sink.alert(ALERT)
+    families = scraped(registry)
+    assert requests(registry) == counted
+    assert value(families, "vea_alerts", "vea_alerts_total", model="tiny", alert="drift") == 1
+    assert value(families, "vea_alerts", "vea_alerts_total", model="tiny", alert="nan") == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "labels"),
+    [
+        ("Gauge", "vea_requests", ["model"]),
+        ("Counter", "vea_requests", ["model", "replica"]),
+        ("Histogram", "vea_peak", []),
+        ("Counter", "vea_request_seconds", ["model"]),
+        ("Gauge", "vea_image_mass_bucket", ["model"]),
+    ],
+)
+def test_prometheus_names_a_metric_that_is_in_its_place(registry: Any, kind: str, name: str, labels: list[str]) -> None:
+    import prometheus_client
+
+    other = getattr(prometheus_client, kind)(name, "Somebody's.", labels, registry=registry)
+    before = set(registry._names_to_collectors)
+    with pytest.raises(
+        InvalidInputError, match=rf"(?s)another metric of the name '{name.removesuffix('_bucket')}'.*registry="
+    ):
+        PrometheusSink(registry)
+    assert set(registry._names_to_collectors) == before
+    registry.unregister(other)
+    PrometheusSink(registry).write(record(0))
+    assert requests(registry) == 1
+
+
+def test_prometheus_exports_names_that_utf8_has_not(registry: Any) -> None:
+    """A model's folder may be named in bytes that are no UTF-8; one such label would end every scrape."""
+    sink = PrometheusSink(registry)
+    sink.write(record(0, model=os.fsdecode(b"/models/\xff")))
+    assert value(scraped(registry), "vea_requests", "vea_requests_total", model="/models/\\udcff") == 1
 
 
 def test_prometheus_reads_what_monitors_count(registry: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -134,6 +135,34 @@ def test_an_alert_that_comes_and_goes_is_quiet_for_its_cooldown() -> None:
     opened = [alert.time for alert in alerts if alert.kind == "image_ignored" and alert.state == "firing"]
     assert 2 <= len(opened) <= 4
     assert np.diff(opened).min() >= 300
+
+
+def moved(records: list[Record], by: float) -> list[Record]:
+    return [replace(one, time=one.time + by) for one in records]
+
+
+def nan_then_none(start: int) -> list[Record]:
+    """An alert that opens and, 20 seconds later, has closed."""
+    return [record(start, nan=1), *(record(i) for i in range(start + 1, start + 21))]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (nan_then_none(0), moved(nan_then_none(400), -86_400)),  # the clock is set back by a day
+        (moved(nan_then_none(0)[:1], 1e9) + nan_then_none(0)[1:], nan_then_none(400)),  # one record in the future
+        (moved(nan_then_none(0), 253e9), moved(nan_then_none(400), -1e6)),  # the year 9987, then 1970
+    ],
+)
+def test_a_clock_that_is_wrong_silences_nothing(first: list[Record], second: list[Record]) -> None:
+    _, alerts = watched([*first, *second], cooldown=300)
+    assert [alert.state for alert in alerts] == ["firing", "resolved"] * 2
+
+
+@pytest.mark.parametrize("step", [-250, -30, 0, 30, 250])
+def test_a_clock_that_is_adjusted_floods_nothing(step: float) -> None:
+    _, alerts = watched([*nan_then_none(0), *moved(nan_then_none(21), step - 21)], cooldown=300)
+    assert [alert.state for alert in alerts] == ["firing", "resolved"]
 
 
 def test_nan_opens_at_once() -> None:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from records import record, stationary
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from vea_sdk.cli.app import app
+from vea_sdk.cli.watch_screen import Follower, screen
 from vea_sdk.errors import InvalidInputError
 from vea_sdk.monitor.sinks import JsonLinesSink
 from vea_sdk.monitor.tail import Tail
@@ -75,6 +82,21 @@ def test_tail_says_when_rotation_was_faster(path: Path) -> None:
     assert tail.gaps == 1
 
 
+@pytest.mark.parametrize("back", [60, 3600, 10**9])
+def test_tail_goes_on_when_the_clock_was_set_back(path: Path, back: int) -> None:
+    sink, tail = JsonLinesSink(path, max_bytes=1, keep=2), Tail(path)
+    sink.write(record(0))
+    assert requests(tail) == ["r0"]
+    before = path.stat().st_mtime - back
+    for i in range(1, 5):
+        sink.write(record(i))
+        os.utime(path, (before + i, before + i))
+    assert requests(tail)[-1] == "r4"
+    assert tail.gaps == 1
+    sink.write(record(5))
+    assert requests(tail) == ["r5"]
+
+
 def test_tail_begins_with_the_rotated_files(path: Path) -> None:
     sink = JsonLinesSink(path, max_bytes=1)
     for i in range(4):
@@ -115,6 +137,117 @@ def test_tail_names_wrong_lines(path: Path) -> None:
     for number, line in enumerate(tail.wrong, 1):
         assert line.startswith(f"{path}:{number}: ")
     assert "schema 99" in tail.wrong[3]
+
+
+HUGE = int("9" * 400)
+NO_RECORDS: list[tuple[str, Any]] = [  # of a field, or of one inside it, and what should not be there
+    ("request", 7),
+    ("request", None),
+    ("request", ["r1"]),
+    ("time", 1e30),
+    ("time", -1.0),
+    ("time", "noon"),
+    ("time", True),
+    ("time", HUGE),
+    ("time", float("inf")),
+    ("time", float("nan")),
+    ("model", {"name": "tiny"}),
+    ("model", 1.5),
+    ("adapter", None),
+    ("layers", 3),
+    ("layers", "23"),
+    ("layers", [2, "3"]),
+    ("layers", [HUGE]),
+    ("images", 1.5),
+    ("image_tokens", None),
+    ("image_tokens", "many"),
+    ("image_tokens", float("inf")),
+    ("image_tokens", -4),
+    ("prompt_tokens", HUGE),
+    ("generated_tokens", [8]),
+    ("mean", None),
+    ("mean", [0.1, 0.2]),
+    ("mean.image_mass", "much"),
+    ("mean.image_mass", float("-inf")),
+    ("mean.entropy", HUGE),
+    ("mean.peak", [0.5]),
+    ("per_layer", {"2": 0.1}),
+    ("per_layer", [None]),
+    ("per_layer", [{"image_mass": 0.1}]),
+    ("agreement", 1e300),
+    ("agreement", {}),
+    ("top_patches", [5]),
+    ("top_patches", [{"token": 1, "score": 0.1, "box": [1, 2]}]),
+    ("top_patches", None),
+    ("spikes", 0.5),
+    ("border_share", "none"),
+    ("nan", None),
+    ("nan", 1e3),
+    ("trace", [0.1]),
+    ("trace", 0.1),
+    ("trace", [None, "x", None]),
+    ("timings", [1]),
+    ("timings", {"total": "long"}),
+    ("timings", {"total": HUGE}),
+    ("timings", None),
+    ("dropped", "no"),
+    ("dropped", 0),
+    ("finished", 3),
+    ("unread", False),
+    ("rows", [0.1]),
+    ("content", "text"),
+    ("schema", True),
+    ("schema", 99),
+]
+
+
+def line_with(field: str, value: Any) -> str:
+    fields = record(0).to_dict()
+    *outer, name = field.split(".")
+    inside = fields
+    for one in outer:
+        inside = inside[one]
+    inside[name] = value
+    return json.dumps(fields)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), NO_RECORDS, ids=[f"{field}-{n}" for n, (field, _) in enumerate(NO_RECORDS)]
+)
+def test_lines_that_are_no_records_are_named_and_passed_over(path: Path, field: str, value: Any) -> None:
+    good = json.dumps(record(1).to_dict())
+    path.write_text(f"{good}\n{line_with(field, value)}\n{good}\n")
+    for option in ("--json", "--once"):
+        result = vea("watch", path, option)
+        assert result.exit_code == 0, (result.stderr, result.exception)
+        assert f"{path}:2: " in result.stderr
+        assert field in result.stderr
+        assert len(result.stderr) < 400
+        if option == "--json":
+            found = json.loads(result.stdout, parse_constant=pytest.fail)
+            assert (found["wrong_lines"], found["models"]["tiny"]["requests"]) == (1, 2)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists), st.data())
+def test_whatever_stands_in_a_field_a_record_can_be_shown_or_is_none(value: Any, data: st.DataObject) -> None:
+    """What is read goes through the watch and the screen, and is written as JSON that has no NaN."""
+    field = data.draw(st.sampled_from([*record(0).to_dict(), "mean.peak", "timings.total"]))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "records.jsonl"
+        path.write_text(line_with(field, value) + "\n")
+        follower = Follower(path, 20, 10, False)
+        follower.read()
+        json.dumps(follower.summary(), allow_nan=False)
+        Console(file=io.StringIO()).print(screen(follower))
+        assert len(follower.last) + follower.tail.wrong_lines == 1
+
+
+def test_a_file_that_may_not_be_read_is_named(path: Path) -> None:
+    path.touch()
+    Path(f"{path}.1").mkdir()
+    result = vea("watch", path, "--rotated", "--once")
+    assert isinstance(result.exception, InvalidInputError)
+    assert f"{path}.1" in str(result.exception)
 
 
 # --- the command ---------------------------------------------------------------------------------------------

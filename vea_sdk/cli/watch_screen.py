@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from vea_sdk.errors import InvalidInputError
 from vea_sdk.monitor.record import Record
 from vea_sdk.monitor.statistics import STATISTICS, outcome
 from vea_sdk.monitor.tail import Tail
@@ -30,13 +31,20 @@ class Follower:
         self.last: deque[Record] = deque(maxlen=rows)
 
     def read(self) -> bool:
-        """Take in what came; whether anything did."""
+        """Take in what came; whether anything did.
+
+        Raises:
+            InvalidInputError: the file, or one beside it, cannot be read.
+        """
         before = self.tail.wrong_lines
         found = False
-        for record in self.tail.poll():
-            self.watch.write(record)
-            self.last.append(record)
-            found = True
+        try:
+            for record in self.tail.poll():
+                self.watch.write(record)
+                self.last.append(record)
+                found = True
+        except OSError as error:
+            raise InvalidInputError(f"records cannot be read: {error}") from error
         return found or self.tail.wrong_lines > before
 
     def summary(self) -> dict[str, Any]:

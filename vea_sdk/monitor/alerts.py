@@ -37,7 +37,8 @@ class Switch:
     """Votes of the last ``recent`` requests: opens at ``votes`` of them, closes at none, stays shut for ``cooldown``.
 
     Two limits instead of one keep an alert from flickering; the cooldown, in seconds of the records' own clock, keeps
-    one that comes and goes from flooding. It counts from the last opening.
+    one that comes and goes from flooding. It counts from the last opening, to either side of it, because clocks are set
+    back, and one record may come from a clock that is far ahead.
     """
 
     def __init__(self, kind: Kind, statistic: str, recent: int, votes: int, cooldown: float) -> None:
@@ -47,14 +48,15 @@ class Switch:
         self._votes = votes
         self._cooldown = cooldown
         self._last = deque[bool](maxlen=recent)
-        self._quiet_until = float("-inf")
+        self._opened = float("-inf")
 
     def vote(self, unusual: bool, record: Record, value: float, limit: float) -> Alert | None:
         """The alert that this vote opens or closes, if any."""
         self._last.append(unusual)
         count = sum(self._last)
-        if self.firing is None and unusual and count >= self._votes and record.time >= self._quiet_until:
-            self._quiet_until = record.time + self._cooldown
+        quiet = abs(record.time - self._opened) < self._cooldown
+        if self.firing is None and unusual and count >= self._votes and not quiet:
+            self._opened = record.time
             self.firing = self._alert("firing", record, value, limit)
             return self.firing
         if self.firing is not None and count == 0:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from vea_sdk.adapters.geometry import Box
 from vea_sdk.errors import InvalidInputError
+from vea_sdk.monitor.plain import reader, short
 
 SCHEMA = 1
 """Version of the fields below; a field that changes its meaning raises it."""
+_YEAR_10000 = 253_402_300_800  # no calendar of the standard library goes on there
 
 
 @dataclass(frozen=True)
@@ -90,24 +92,11 @@ class Record:
         """The record of a dictionary that :meth:`to_dict` made, also after a trip through JSON.
 
         Raises:
-            InvalidInputError: for another schema or missing fields.
+            InvalidInputError: for another schema, missing fields, or values that are none of theirs; names the first.
         """
-        if fields.get("schema") != SCHEMA:
-            raise InvalidInputError(f"a record of schema {fields.get('schema')!r} cannot be read; known: {SCHEMA}.")
-        try:
-            known = {name: fields[name] for name in cls.__dataclass_fields__ if name in fields}
-            known["layers"] = tuple(fields["layers"])
-            known["mean"] = Figures(**fields["mean"])
-            known["per_layer"] = tuple(LayerFigures(**one) for one in fields["per_layer"])
-            patches = (
-                {**patch, "box": None if patch.get("box") is None else tuple(patch["box"])}
-                for patch in fields.get("top_patches", ())
-            )
-            known["top_patches"] = tuple(Patch(**patch) for patch in patches)
-            if known.get("trace") is not None:
-                known["trace"] = tuple(known["trace"])
-            if known.get("rows") is not None:
-                known["rows"] = tuple(map(tuple, known["rows"]))
-            return cls(**known)
-        except (KeyError, TypeError) as error:
-            raise InvalidInputError(f"this is no record: {error!r}") from error
+        if (schema := fields.get("schema")) != SCHEMA:
+            raise InvalidInputError(f"a record of schema {short(schema)} cannot be read; known: {SCHEMA}.")
+        record: Record = reader(cast("Any", cls))(fields, "record")
+        if not 0 <= record.time < _YEAR_10000:
+            raise InvalidInputError(f"record.time is {record.time:g}, no second from 1970 to 9999.")
+        return record
