@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "cpu/threads.h"
 #include "bindings_evidence.h"
 #include "cpu/inner.h"
 #include "cpu/ops.h"
@@ -391,6 +392,7 @@ PYBIND11_MODULE(_C, m) {
     m.attr("cuda_archs") = "";
 #endif
     m.def("cpu_path", [] { return vea::cpu_path().name; });
+    m.def("leave_torchs_threads", vea::leave_torchs_threads);
 
     vea::bind_evidence(m);
     vea::bind_tap(m);

@@ -137,6 +137,27 @@ def test_works_in_a_forked_child():
     assert os.waitpid(pid, 0)[1] == 0
 
 
+FORKED = """
+import os, signal, torch
+import vea_sdk as vea
+FIRST
+query, key, index = torch.ones(8, 8, 1, 64), torch.ones(8, 8, 4096, 64), torch.arange(64)[None].repeat(8, 1)
+torch.set_num_threads(2)
+torch.ones(10**7).add_(1)  # on torch's threads
+if os.fork() == 0:
+    signal.alarm(20)
+    print(round(float(vea.ops.image_attention(query, key, index).sum()), 4), flush=True)
+    os._exit(0)
+print(os.wait()[1])
+"""
+
+
+@pytest.mark.parametrize("first", ["", "vea.build_info()", "vea.ops.topk_mask(torch.rand(1, 9), 2)"])
+def test_a_child_whose_parent_ran_torch_alone(first):
+    """Whatever of ours the parent has run: nothing, what loads the kernels, one of them."""
+    assert run(FORKED.replace("FIRST", first)) == "0.125\n0"
+
+
 def run(code, **environment):
     done = subprocess.run(  # not in the checkout, whose package would hide the installed one and its extension
         [sys.executable, "-c", code], env={**os.environ, **environment}, cwd="/", capture_output=True, text=True

@@ -7,6 +7,7 @@ import importlib
 import importlib.machinery
 import importlib.metadata
 import importlib.util
+import os
 import platform
 import sys
 import warnings
@@ -30,7 +31,7 @@ def _load() -> tuple[Any | None, str | None]:
     from there to be edited. Then that of the installed package serves, if it is of the same release.
     """
     try:
-        return importlib.import_module(_NAME), None
+        return _ready(importlib.import_module(_NAME)), None
     except ImportError as error:
         reason = f"{_NAME} does not load on Python {platform.python_version()}: {error}"
         in_clone = isinstance(error, ModuleNotFoundError) and (_SOURCES / "csrc").is_dir()
@@ -38,7 +39,7 @@ def _load() -> tuple[Any | None, str | None]:
             return None, reason
     try:
         if (found := _installed()) is not None:
-            return found, None
+            return _ready(found), None
     except ImportError as error:
         reason = f"the installed {_NAME} does not load: {error}"
     warnings.warn(
@@ -77,6 +78,24 @@ def _declared(beside: Path) -> str | None:
 def extension() -> Any | None:
     """The compiled extension, or None where there is none."""
     return _load()[0]
+
+
+def _ready(native: Any) -> Any:
+    if _in_child:
+        native.leave_torchs_threads()
+    return native
+
+
+def _forked() -> None:
+    """In a forked child, where torch's threads are gone: the kernels must not wait for them. Once it is loaded, the
+    extension notices forks by itself; but the parent may have run torch alone."""
+    global _in_child
+    _in_child = True
+
+
+_in_child = False
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 @functools.cache

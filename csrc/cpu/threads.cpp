@@ -121,19 +121,22 @@ void find(const char* name, Function& function) {
 }
 
 std::atomic<bool> forked{false};
+// From the moment on that the library is loaded: the parent may fork before it runs anything of ours.
+const int registered = pthread_atfork(nullptr, nullptr, [] { forked = true; });
 
 const Team* team_of_torch() {
     static const Team team = [] {
         Team found;
         find("GOMP_parallel", found.parallel);
         find("omp_get_thread_num", found.thread);
-        pthread_atfork(nullptr, nullptr, [] { forked = true; });  // which those threads do not survive
         return found;
     }();
     return !forked && team.parallel && team.thread ? &team : nullptr;
 }
 
 }  // namespace
+
+void leave_torchs_threads() { forked = true; }
 
 void parallel_for(int threads, int64_t tasks, const std::function<void(int64_t)>& task) {
     if (threads > tasks) threads = int(tasks);

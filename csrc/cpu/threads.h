@@ -13,4 +13,7 @@ namespace vea {
 // reaches the caller, after the tasks that had begun.
 void parallel_for(int threads, int64_t tasks, const std::function<void(int64_t)>& task);
 
+// Says that this process was forked before this library was loaded, so it could not notice: torch's threads are gone.
+void leave_torchs_threads();
+
 }  // namespace vea
