@@ -117,6 +117,27 @@ def test_errors(run: Any, tmp_path: Path, arguments: list[str], code: int, messa
     assert out == ""
 
 
+def test_relative_boxes_and_pictures_outside(run: Any, tmp_path: Path) -> None:
+    """The same figures as from the same boxes in pixels."""
+    write_folder(tmp_path / "data", tiny.held_out(2))
+    rows = [json.loads(line) for line in (tmp_path / "data" / "samples.jsonl").read_text().splitlines()]
+    for row, sample in zip(rows, tiny.held_out(2), strict=True):
+        across, down = sample.image.size
+        row["boxes"] = [[x0 / across, y0 / down, x1 / across, y1 / down] for x0, y0, x1, y1 in row["boxes"]]
+        row["image"] = f"../data/{row['image']}"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "samples.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    command = ("eval", "--model", "tiny", "--methods", "base", "--json", "--data")
+    _, out, _ = run(*command, tmp_path / "data", "--out", tmp_path / "a")
+    relative = (*command, tmp_path / "other", "--boxes", "relative")
+    found, again, err = run(*relative, "--outside", "--out", tmp_path / "b")
+    assert found == 0, err
+    assert json.loads(again)["methods"] == json.loads(out)["methods"]
+    for options, message in (((), "outside=True"), (("--outside", "--boxes", "pixels"), "boxes count in pixels")):
+        code, _, err = run(*relative, *options, "--out", tmp_path / "c")
+        assert (code, message in err) == (1, True)
+
+
 def test_a_sweep(run: Any, tmp_path: Path) -> None:
     command = ("eval", "--model", "tiny", "--samples", 2, "--methods", "base", "--sweep", "sigma=0.02,0.5")
     code, out, err = run(*command, "--sweep", "alpha=0.3", "--out", tmp_path, "--json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import vea_sdk as vea
 from vea_sdk import tiny
 from vea_sdk.errors import ImageError, InvalidInputError
 from vea_sdk.evaluation.datasets import Dataset, read, read_folder, read_hub, read_visualcot, write_folder
 from vea_sdk.evaluation.datasets.visualcot import padded_square_to_pixels
-from vea_sdk.grounding.profiling import measure
-from vea_sdk.grounding.samples import Sample, check_boxes, opened
+from vea_sdk.grounding.samples import Sample, check_boxes
 
 WIDTH, HEIGHT = 120, 80
 
@@ -54,6 +53,33 @@ class TestFolder:
             write_folder(tmp_path / "data", samples)
         with pytest.raises(InvalidInputError, match="no sample"):
             write_folder(tmp_path / "other", [])
+
+    def test_pictures_of_every_kind_are_written_as_a_model_sees_them(self, tmp_path: Path) -> None:
+        """Against values worked out by hand: on white, divided by 257, times 255, turned as Pillow turns."""
+        half = Image.new("RGBA", (8, 4), (255, 0, 0, 128))
+        palette = Image.new("P", (8, 4), 0)
+        palette.putpalette([9, 9, 9])
+        palette.info["transparency"] = 0
+        tag, turned = Image.Exif(), io.BytesIO()
+        tag[0x112] = 8
+        picture(3, (8, 4)).save(turned, "PNG", exif=tag)
+        given: dict[str, tuple[Image.Image, Any]] = {
+            "alpha": (half, (255, 127, 127)),
+            "palette": (palette, 255),
+            "16 bits": (Image.fromarray(np.full((4, 8), 25700, np.uint16)), 100),
+            "floats": (Image.fromarray(np.full((4, 8), 0.2, np.float32)), 51),
+            "turned": (Image.open(turned), np.asarray(picture(3, (8, 4)).transpose(Image.Transpose.ROTATE_90))),
+        }
+        write_folder(tmp_path / "data", [Sample(image, "?", (), (), id=name) for name, (image, _) in given.items()])
+        for sample in read_folder(tmp_path / "data"):
+            expected = np.broadcast_to(given[sample.id][1], np.asarray(sample.image).shape)
+            assert np.abs(np.asarray(sample.image, int) - expected).max() <= 1, sample.id
+            assert sample.image.size == ((4, 8) if sample.id == "turned" else (8, 4))
+        with pytest.raises(InvalidInputError, match=r"'turned'.*leaves its picture of 4x8"):
+            write_folder(tmp_path / "lying", [Sample(given["turned"][0], "?", (), ((0, 0, 8, 4),), "turned")])
+        bright = Image.fromarray(np.array([[0, 70000]], np.int32))
+        with pytest.raises(ImageError, match=r"sample '1': .*span 0 to 70000"):
+            write_folder(tmp_path / "bright", [Sample(half, "?", (), ()), Sample(bright, "?", (), ())])
 
     def test_defaults_and_single_values(self, tmp_path: Path) -> None:
         rows = [{"answers": "red", "boxes": [1, 2, 3, 4]}, "", {"answers": [7], "boxes": [[1, 2, 3, 4]], "id": 12}]
@@ -110,6 +136,183 @@ class TestFolder:
         (tmp_path / "empty").mkdir()
         with pytest.raises(InvalidInputError, match=r"no data set|cannot be read"):
             read(tmp_path / name)
+
+
+SHARES = [[[0.4, 0.5, 0.6, 0.9]], [[0, 0, 1, 1]], [[0.0, 0.0, 1.004, 0.3]], [[5, 5, 9, 9], [0.1, 0.1, 0.2, 0.2]]]
+NO_NUMBERS = [[[True, False, True, True]], [["1", "2", "3", "4"]], [[1, 2, 10**400, 4]], [[False, 0, 30, 40]]]
+
+
+class TestImpossibleBoxes:
+    @pytest.mark.parametrize("boxes", SHARES)
+    def test_shares_are_no_pixels(self, tmp_path: Path, boxes: list[Any]) -> None:
+        """Refused with the remedy, by every reader and of open samples, before a picture is opened."""
+        remedy = r"first pixel.*boxes=\"relative\""
+        with pytest.raises(InvalidInputError, match=f"line 2: .*{remedy}"):
+            read(folder(tmp_path, {}, {"boxes": boxes}))
+        with pytest.raises(InvalidInputError, match=f"sample '0': .*{remedy}"):
+            Dataset.of([Sample(picture(), "?", (), boxes)], "one")[0]  # type: ignore[arg-type]
+        with pytest.raises(InvalidInputError, match=remedy):
+            write_folder(tmp_path / "other", [Sample(picture(), "?", (), boxes)])  # type: ignore[arg-type]
+        entry = {"question": "?", "answer": "a", "image": "card.png", "bboxs": boxes}
+        (tmp_path / "cot.jsonl").write_text(json.dumps(entry))
+        with pytest.raises(InvalidInputError, match=f"line 1: .*{remedy}"):
+            read(tmp_path / "cot.jsonl")
+
+    @pytest.mark.parametrize("boxes", NO_NUMBERS)
+    def test_what_is_no_number(self, tmp_path: Path, boxes: list[Any]) -> None:
+        with pytest.raises(InvalidInputError, match="line 1: 'boxes' must be a list of boxes") as raised:
+            read(folder(tmp_path, {"boxes": boxes}))
+        assert len(str(raised.value)) < 600
+        with pytest.raises(InvalidInputError, match=r"here: .* is no box"):
+            check_boxes(boxes, (WIDTH, HEIGHT), "here")
+
+    @pytest.mark.parametrize(
+        ("shares", "pixels"),
+        [
+            ([0.25, 0.5, 0.75, 1.0], (30, 40, 90, 80)),
+            ([0, 0, 1, 1], (0, 0, 120, 80)),
+            ([-0.004, 0.1, 1.004, 0.2], (0, 8, 120, 16)),
+        ],
+    )
+    def test_relative(self, tmp_path: Path, shares: list[float], pixels: Sequence[float]) -> None:
+        found = read(folder(tmp_path, {"boxes": shares}), boxes="relative")
+        assert found[0].boxes == (pytest.approx(pixels),)
+        assert found.name.endswith("boxes relative")
+        with pytest.raises(InvalidInputError, match=r"line 1: .*not within 0 to 1.*pixels"):
+            read(folder(tmp_path, {"boxes": [1, 2, 30, 40]}), boxes="relative")
+        with pytest.raises(InvalidInputError, match='"pixels" or "relative"'):
+            read(tmp_path, boxes="percent")  # type: ignore[arg-type]
+
+    def test_relative_on_an_upright_picture(self, tmp_path: Path) -> None:
+        folder(tmp_path, {"boxes": [0.5, 0, 1, 0.5]})
+        tag = Image.Exif()
+        tag[0x112] = 6
+        picture().save(tmp_path / "card.png", exif=tag)
+        assert read_folder(tmp_path, boxes="relative")[0].boxes == ((40, 0, 80, 60),)
+
+    def test_relative_with_width_and_height(self) -> None:
+        datasets = pytest.importorskip("datasets")
+        buffer = io.BytesIO()
+        picture().save(buffer, "PNG")
+        rows = {"image": [buffer.getvalue()], "question": ["?"], "boxes": [[[0.25, 0.25, 0.5, 0.25]]]}
+        table = datasets.Dataset.from_dict(rows)
+        assert read_hub(table, box_format="xywh", boxes="relative")[0].boxes == ((30, 20, 90, 40),)
+        with pytest.raises(InvalidInputError, match=r"row 0: .*first pixel"):
+            read_hub(table, box_format="xywh")
+
+    def test_visualcot_is_in_pixels(self, tmp_path: Path) -> None:
+        (tmp_path / "cot.json").write_text("[]")
+        with pytest.raises(InvalidInputError, match=r"VisualCoT, whose boxes are in pixels"):
+            read(tmp_path / "cot.json", boxes="relative")
+
+
+class TestHostile:
+    """Data sets that somebody else made."""
+
+    @pytest.fixture
+    def outside(self, tmp_path: Path) -> dict[str, str]:
+        """Ways to a picture outside of the folder ``data``."""
+        picture(7).save(tmp_path / "secret.png")
+        data = tmp_path / "data"
+        data.mkdir()
+        (data / "link.png").symlink_to(tmp_path / "secret.png")
+        (data / "up").symlink_to(tmp_path)
+        return {
+            "..": "../secret.png",
+            "deep": "a/../../secret.png",
+            "absolute": str(tmp_path / "secret.png"),
+            "link": "link.png",
+            "folder": "up/secret.png",
+        }
+
+    @pytest.mark.parametrize("way", ["..", "deep", "absolute", "link", "folder"])
+    @pytest.mark.parametrize("kind", ["samples.jsonl", "cot.jsonl", "cot.json"])
+    def test_pictures_outside(self, outside: dict[str, str], tmp_path: Path, kind: str, way: str) -> None:
+        image, data = outside[way], tmp_path / "data"
+        (data / "a").mkdir()
+        said = [{"from": "human", "value": "?"}, {"from": "gpt", "value": "a"}]
+        row = {"image": image, "question": "?", "answer": "a", "conversations": said}
+        row |= {"bboxs": []} if kind == "cot.jsonl" else {}
+        (data / kind).write_text(json.dumps([row] if kind == "cot.json" else row))
+        with pytest.raises(InvalidInputError, match=r"(line 1|entry 0): .*lies outside of .*outside=True"):
+            read(data / kind)[0]
+        assert np.array_equal(read(data / kind, outside=True)[0].image, picture(7))
+
+    def test_relative_folders_and_links_within(
+        self, outside: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        data = folder(tmp_path / "data", {}, {"image": "again.png"}, {"image": "up/data/./card.png"})
+        (data / "again.png").symlink_to("card.png")
+        monkeypatch.chdir(data)
+        for given in (".", data, "../data"):
+            assert all(np.array_equal(sample.image, picture()) for sample in read(given))
+        (data / "samples.jsonl").write_text(json.dumps({"image": "../secret.png", "question": "?"}))
+        with pytest.raises(InvalidInputError, match=r"line 1: .*lies outside"):
+            read(".")
+
+    @pytest.mark.parametrize("way", ["..", "absolute", "link"])
+    def test_files_named_in_a_stored_table(self, outside: dict[str, str], tmp_path: Path, way: str) -> None:
+        datasets = pytest.importorskip("datasets")
+        data = tmp_path / "data"
+        path = str(data / outside[way])
+        for name, column in (("text", [path]), ("dict", [{"bytes": None, "path": path}])):
+            table = datasets.Dataset.from_dict({"image": column, "question": ["?"]})
+            table.save_to_disk(data / name)
+            with pytest.raises(ImageError, match=r"row 0: .*lies outside.*outside=True"):
+                read(data / name)[0]
+            assert np.array_equal(read(data / name, outside=True)[0].image, picture(7))
+            assert np.array_equal(read_hub(table)[0].image, picture(7))
+
+    @pytest.mark.parametrize("name", ["samples.jsonl", "cot.json", "other.jsonl", "card.png", "state.json"])
+    def test_pipes_are_not_waited_for(self, tmp_path: Path, name: str) -> None:
+        folder(tmp_path, {})
+        (tmp_path / name).unlink(missing_ok=True)
+        os.mkfifo(tmp_path / name)
+        source = tmp_path if name in ("samples.jsonl", "card.png", "state.json") else tmp_path / name
+        if name == "state.json":
+            (tmp_path / "samples.jsonl").unlink()
+        with pytest.raises(InvalidInputError, match=r"no data set|is no file"):
+            read(source)[0]
+
+    def test_a_pipe_in_a_stored_table(self, tmp_path: Path) -> None:
+        datasets = pytest.importorskip("datasets")
+        datasets.Dataset.from_dict({"image": [b""], "question": ["?"]}).save_to_disk(tmp_path / "data")
+        (tmp_path / "data" / "dataset_info.json").unlink()
+        os.mkfifo(tmp_path / "data" / "dataset_info.json")
+        with pytest.raises(InvalidInputError, match=r"dataset_info\.json is no file"):
+            read(tmp_path / "data")
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "[" * 200_000,
+            '{"image": ' * 200_000,
+            '{"image": "card.png", "question": "?", "boxes": ' + "[" * 200_000 + "]" * 200_000 + "}",
+            '{"image": "card.png", "question": "?", "boxes": ' + "[" * 500 + "]" * 500 + "}",
+            '{"image": "card.png", "question": "?", "boxes": [1, 2, 3, ' + "9" * 400 + "]}",
+            '{"image": "card.png", "question": "?", "boxes": [1, 2, 3, ' + "9" * 5000 + "]}",
+            '{"image": "card.png", "question": ' + "[" * 500 + "]" * 500 + "}",
+            '{"image": "card.png", "question": "\\ud800"}',
+            '{"image": "card.png", "question": "?", "answers": ["\\udfff"]}',
+            '{"image": "../' + "a" * 100_000 + '", "question": "?"}',
+        ],
+    )
+    def test_a_hostile_line_is_named_and_not_repeated(self, tmp_path: Path, line: str) -> None:
+        with pytest.raises(InvalidInputError, match="line 2") as raised:
+            read_folder(folder(tmp_path, {}, line))
+        assert len(str(raised.value)) < 1000 + 2 * len(str(tmp_path))
+
+    @pytest.mark.parametrize("image", ["a\0b.png", "a" * 300 + ".png", "loop.png"])
+    def test_names_that_no_file_can_have(self, tmp_path: Path, image: str) -> None:
+        (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+        with pytest.raises(ImageError, match="line 1"):
+            read_folder(folder(tmp_path, {"image": image}))[0]
+
+    @pytest.mark.parametrize("text", ["[" * 200_000, '[{"image": "a", "conversations": [' + "1" * 5000 + "]}]"])
+    def test_a_hostile_file_of_visualcot(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "cot.json").write_text(text)
+        with pytest.raises(InvalidInputError, match=r"cot\.json is no JSON"):
+            read(tmp_path / "cot.json")
 
 
 def test_rounding_over_an_edge_is_cut_off() -> None:
@@ -229,6 +432,20 @@ class TestHub:
             with pytest.raises(ImageError, match=r"row 1: .*cannot be read as a picture"):
                 found[1]
 
+    def test_pictures_that_cannot_be_had_name_their_row(self) -> None:
+        datasets = pytest.importorskip("datasets")
+        postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
+        for broken in ({"bytes": postscript, "path": "a.png"}, {"bytes": None, "path": None}, {"path": "absent.png"}):
+            table = datasets.Dataset.from_dict({"image": [broken], "question": ["?"]})
+            with pytest.raises(ImageError, match="row 0: "):
+                read_hub(table)[0]
+        several = datasets.Features({"image": [datasets.Image()], "question": datasets.Value("string")})
+        rows = {"image": [[{"bytes": b"broken", "path": None}]], "question": ["?"]}
+        with pytest.raises(ImageError, match=r"row 0: .*cannot be read as a picture"):
+            read_hub(datasets.Dataset.from_dict(rows, features=several))[0]
+        with pytest.raises(InvalidInputError, match=r"no column 'image\.bytes'"):
+            read_hub(table, columns={"image": "image.bytes"})
+
     def test_width_and_height(self, table: Any) -> None:
         found = read_hub(table, columns=self.COLUMNS, box_format="xywh")
         assert found[0].boxes == ((10, 20, 40, 60),)
@@ -291,6 +508,15 @@ class TestDataset:
         with pytest.raises(InvalidInputError, match=r"sample '1': the box .*leaves"):
             found[1]
 
+    def test_open_samples_are_upright_before_they_are_changed(self) -> None:
+        tag, turned = Image.Exif(), io.BytesIO()
+        tag[0x112] = 6
+        picture().save(turned, "PNG", exif=tag)
+        box = (10.0, 100.0, 70.0, 118.0)  # of the upright picture
+        found = Dataset.of([Sample(Image.open(turned), "?", ("a",), (box,))], "one").change(lambda image, _: image, "")
+        assert np.array_equal(found[0].image, picture().transpose(Image.Transpose.ROTATE_270))
+        assert found[0].boxes == (box,)
+
     def test_change(self, tmp_path: Path) -> None:
         found = read_folder(folder(tmp_path, {"id": "a"}, {"id": "b"}))
         how = tiny.degradation("noise:0.2")
@@ -337,112 +563,3 @@ def test_held_out_pictures() -> None:
     for count, first in ((0, 0), (5001, 0), (10, 4995), (3, -1)):
         with pytest.raises(InvalidInputError, match="5000 held-out"):
             tiny.held_out(count, first)
-
-
-# --- one door for pictures, boxes that cannot be, data from elsewhere -------------------------------------------------
-
-
-def turned() -> Image.Image:
-    """40 x 20 pixels as stored, 20 x 40 as they stand."""
-    image = picture(3, (40, 20))
-    exif = Image.Exif()
-    exif[274] = 6
-    file = io.BytesIO()
-    image.save(file, "PNG", exif=exif)
-    return Image.open(file)
-
-
-UNUSUAL = {  # as stored, and as they stand: RGB pixels by hand
-    "transparent": (Image.new("RGBA", (30, 20), (255, 0, 0, 0)), np.full((20, 30, 3), 255)),
-    "half transparent": (Image.new("RGBA", (30, 20), (0, 0, 0, 51)), np.full((20, 30, 3), 204)),
-    "16 bits": (Image.fromarray(np.full((20, 30), 40000, np.uint16)), np.full((20, 30, 3), 156)),
-    "floats": (Image.fromarray(np.full((20, 30), 0.5, np.float32)), np.full((20, 30, 3), 128)),
-    "turned": (turned(), np.rot90(np.asarray(picture(3, (40, 20))), -1)),
-}
-
-
-@pytest.mark.parametrize("kind", UNUSUAL)
-def test_every_use_of_a_picture_sees_it_as_it_stands(kind: str, tmp_path: Path) -> None:
-    stored, stands = UNUSUAL[kind]
-    height, width = stands.shape[:2]
-    sample = Sample(stored, "what?", ("x",), ((1.0, 1.0, float(width), float(height)),), "s")
-    write_folder(tmp_path, [sample])
-    (read_back,) = read_folder(tmp_path)
-    (held,) = Dataset.of([sample], "one")
-    for found in (read_back, held, opened(sample, "here")):
-        assert np.abs(np.asarray(found.image, int) - stands).max() <= 1
-        assert found.boxes == sample.boxes
-    with pytest.raises(InvalidInputError, match="leaves its picture"):
-        opened(Sample(stored, "?", (), ((0, 0, width + 9, 5),)), "here")
-
-
-def test_profiles_and_evaluations_see_pictures_as_they_stand(family: Any) -> None:
-    """Figures of a turned picture, and of the same pixels turned beforehand, are the same."""
-    vlm = vea.wrap(family.model, family.processor, layers=[1])
-    box = ((2.0, 12.0, 8.0, 20.0),)
-    upright = Image.fromarray(np.ascontiguousarray(UNUSUAL["turned"][1].astype(np.uint8)))
-    samples = [Sample(image, "what?", ("x",), box, "s") for image in (turned(), upright)]
-    one, other = (measure(vlm, [sample]).samples[0] for sample in samples)
-    assert one == other
-    one, other = (vea.evaluate(vlm, [sample], ["base"]).rows[0] for sample in samples)
-    assert one == other
-
-
-@pytest.mark.parametrize(
-    "box", [(0.4, 0.5, 0.6, 0.9), (0, 0, 1, 1), (0.0, 0.0, 1.0, 0.5), (True, False, 50, 60), (0, 0, True, True)]
-)
-def test_boxes_that_cannot_be(box: Any, family: Any) -> None:
-    vlm = vea.wrap(family.model, family.processor, layers=[1])
-    sample = Sample(picture(), "what?", ("x",), (box,), "s")
-    for use in (
-        lambda: measure(vlm, [sample]),
-        lambda: vea.evaluate(vlm, [sample], ["base"]),
-        lambda: Dataset.of([sample], "one")[0],
-    ):
-        with pytest.raises(InvalidInputError, match=r"'s'.*(relative|is no box)"):
-            use()
-
-
-def test_relative_boxes(tmp_path: Path) -> None:
-    data = folder(tmp_path, {"boxes": [[0.25, 0.5, 0.75, 1.0], [0, 0, 1, 1]]})
-    (sample,) = read(data, boxes="relative")
-    assert sample.boxes == ((30, 40, 90, 80), (0, 0, 120, 80))
-    with pytest.raises(InvalidInputError, match='boxes="relative"'):
-        _ = read(data)[0]
-    with pytest.raises(InvalidInputError, match=r"line 1: the box .* is not relative"):
-        _ = read(folder(tmp_path, {"boxes": [[1, 2, 30, 40]]}), boxes="relative")[0]
-    with pytest.raises(InvalidInputError, match="'percent' is unknown"):
-        read(data, boxes="percent")  # type: ignore[arg-type]
-    assert check_boxes([(0, 0, 1, 1)], (1, 1), "a picture of one pixel") == ((0, 0, 1, 1),)
-
-
-@pytest.mark.parametrize("way", ["..", "absolute", "link", "linked folder"])
-def test_pictures_outside_of_the_folder(way: str, tmp_path: Path) -> None:
-    inside = tmp_path / "data"
-    inside.mkdir()
-    picture(5).save(tmp_path / "secret.png")
-    names = {"..": "../secret.png", "absolute": str(tmp_path / "secret.png"), "link": "a.png"}
-    name = names.get(way, "up/secret.png")
-    if way == "link":
-        (inside / "a.png").symlink_to(tmp_path / "secret.png")
-    if way == "linked folder":
-        (inside / "up").symlink_to(tmp_path, target_is_directory=True)
-    folder(inside, {}, {"image": name})
-    with pytest.raises(InvalidInputError, match=r"line 2: the picture .* lies outside.*--outside"):
-        read(inside)
-    assert read(inside, outside=True)[1].image.size == (WIDTH, HEIGHT)
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "[" * 200_000,
-        '{"boxes": ' + "[" * 100_000,
-        '{"image": "a", "question": "?", "boxes": [[' + "9" * 400 + ", 1, 2, 3]]}",
-        '{"image": "a", "question": "?", "boxes": [[true, 1, 2, 3]]}',
-    ],
-)
-def test_hostile_lines_are_named(line: str, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="line 2") as caught:
-        read(folder(tmp_path, {}, line))
-    assert len(str(caught.value)) < 600

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from families import FAMILIES
-from PIL import Image
+from PIL import Image, ImageOps
 from scipy import stats
 from sklearn.metrics import average_precision_score, ndcg_score, roc_auc_score
 
@@ -25,7 +26,7 @@ from vea_sdk.evaluation.identity import describe
 from vea_sdk.evaluation.methods import sweep
 from vea_sdk.evaluation.plot import draw
 from vea_sdk.evaluation.summary import summarise
-from vea_sdk.evidence import Evidence
+from vea_sdk.evidence import Evidence, load_image
 from vea_sdk.prompts import HIGHLIGHT_PROMPT, PLAIN_PROMPT
 
 WIDTH, HEIGHT = 96, 64
@@ -273,6 +274,22 @@ def test_a_placeholder_in_a_question_names_its_sample(vlm: vea.VLM, monkeypatch:
     monkeypatch.undo()
     Spy(vlm, monkeypatch)
     assert len(evaluate(vlm, given, ["base"]).rows) == 2
+
+
+@pytest.mark.parametrize("orientation", [3, 5, 6, 8])
+def test_a_turned_photo_is_shown_upright(vlm: vea.VLM, monkeypatch: pytest.MonkeyPatch, orientation: int) -> None:
+    """Looked at, asked about and held against its boxes as Pillow's own transposition shows it."""
+    tag, file = Image.Exif(), io.BytesIO()
+    tag[0x112] = orientation
+    picture(0).save(file, "PNG", exif=tag)
+    upright = ImageOps.exif_transpose(Image.open(file)).convert("RGB")
+    truth = vea.Sample(Image.fromarray(np.asarray(upright)), "what?", ("cat",), ((2.0, 2.0, 60.0, 60.0),), "a")
+    spy = Spy(vlm, monkeypatch)
+    found = evaluate(vlm, [replace(truth, image=Image.open(file))], ["base", "vea"])
+    for _, shown in spy.asked:
+        assert shown.size == upright.size
+    assert np.array_equal(load_image(spy.asked[0][1]), upright)  # as the model loads what it is given
+    assert found.rows == evaluate(vlm, [truth], ["base", "vea"]).rows
 
 
 def test_seen_by_pointing(spiked: Evidence) -> None:

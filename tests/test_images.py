@@ -7,6 +7,7 @@ import http.server
 import io
 import os
 import struct
+import subprocess
 import threading
 import urllib.parse
 import warnings
@@ -66,7 +67,16 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     path = tmp_path / "turned.png"
     Image.fromarray(COLOURS).save(path, exif=exif)
     np.testing.assert_array_equal(pixels(path), turns[orientation](COLOURS))
-    np.testing.assert_array_equal(pixels(load_image(path)), turns[orientation](COLOURS))  # and is not applied again
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_an_upright_picture_is_not_turned_again(kind: str) -> None:
+    tag, buffer = Image.Exif(), io.BytesIO()
+    tag[0x112] = 6
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 40, 3), dtype=np.uint8)).save(buffer, kind, exif=tag)
+    once = load_image(Image.open(buffer))
+    assert once.size == (20, 40)
+    assert np.array_equal(once, load_image(once))
 
 
 def test_sixteen_bits_are_scaled(tmp_path: Path) -> None:
@@ -390,6 +400,34 @@ def test_postscript_starts_no_program(tmp_path: Path, monkeypatch: pytest.Monkey
     for source in (path, path.read_bytes()):
         with pytest.raises(ImageError, match=r"none of PNG, JPEG.*Convert"):
             load_image(source)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("decoder"),
+        struct.error("unpack"),
+        TypeError("argument"),
+        MemoryError(),
+        subprocess.CalledProcessError(1, "gs"),
+        KeyError("tag"),
+        ZeroDivisionError("by zero"),
+    ],
+)
+def test_whatever_a_decoder_raises_is_one_error(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a PIL picture that is decoded when it is used, and of a file's bytes."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, "PNG")
+    lazy = Image.open(buffer)
+
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(type(lazy), "load", fails)
+    for source in (lazy, buffer.getvalue()):
+        with pytest.raises(ImageError, match="cannot be read as a picture") as raised:
+            load_image(source)
+        assert raised.value.__cause__ is error
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])

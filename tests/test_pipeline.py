@@ -256,32 +256,6 @@ def test_load_names_the_extra_that_is_missing(absent: str, name: str, options: s
     assert f"{absent} not installed: pip install 'vea-sdk[hf]'" in done.stdout
 
 
-@pytest.mark.parametrize("file", ["config.json", "processor_config.json", "tokenizer_config.json"])
-def test_code_that_comes_with_a_checkpoint_is_not_run(
-    file: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nor is anybody asked at a terminal."""
-    folder = tmp_path / "checkpoint"
-    shutil.copytree(checkpoint, folder)
-    (folder / "theirs.py").write_text("raise SystemExit('it was run')\n")
-    described = json.loads((folder / file).read_text())
-    names = {"config.json": ("AutoConfig", "AutoModelForImageTextToText"), "processor_config.json": ("AutoProcessor",)}
-    described["auto_map"] = dict.fromkeys(names.get(file, ("AutoTokenizer",)), "theirs.Theirs")
-    if file == "config.json":
-        described["model_type"] = "theirs"
-    if file == "processor_config.json":
-        described["processor_class"] = "TheirsProcessor"
-    (folder / file).write_text(json.dumps(described))
-    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("somebody was asked"))
-    if file == "tokenizer_config.json":  # Transformers has a class of its own for it, and takes that
-        assert vea.load(folder, device="cpu").layers
-        return
-    with pytest.raises(CheckpointError, match=r"code of its own.*vea\.wrap"):
-        vea.load(folder, device="cpu")
-    with pytest.raises(InvalidInputError, match="trust_remote_code=True"):
-        vea.load(folder, trust_remote_code=True)
-
-
 def test_bad_checkpoints(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"config\.json"):
         vea.load(tmp_path)
@@ -296,6 +270,65 @@ def test_bad_checkpoints(tmp_path: Path) -> None:
     family.model.config.save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="no model can be loaded"):
         vea.load(tmp_path)
+
+
+OWN_CODE = {
+    "config.json": {"auto_map": {"AutoConfig": "own.C", "AutoModelForImageTextToText": "own.M"}},
+    "processor_config.json": {"auto_map": {"AutoProcessor": "own.P"}},
+    "tokenizer_config.json": {"auto_map": {"AutoTokenizer": ["own.T", None]}},
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "needed"),
+    [
+        ({"config.json": {"model_type": "own", **OWN_CODE["config.json"]}}, True),
+        (OWN_CODE, False),
+        ({"processor_config.json": OWN_CODE["processor_config.json"]}, False),
+        ({"tokenizer_config.json": OWN_CODE["tokenizer_config.json"]}, False),
+    ],
+)
+def test_code_of_a_checkpoint_is_never_run(
+    changed: dict[str, dict[str, Any]], needed: bool, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is anybody asked, who would say yes here; where Transformers has the classes, its own are used."""
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(checkpoint, folder)
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom transformers import *\n")
+    for name, fields in changed.items():
+        path = folder / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    asked: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda text: asked.append(text) or "y")
+    if needed:
+        with pytest.raises(CheckpointError, match=r"brings code \(auto_map\).*vea\.wrap"):
+            vea.load(folder, device="cpu")
+    else:
+        assert vea.load(folder, device="cpu", layers=[1], trust_remote_code=False).layers == (1,)
+    with pytest.raises(CheckpointError, match=r"trust_remote_code=True.*runs no code"):
+        vea.load(folder, trust_remote_code=True)
+    assert not asked
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model.bin.index.json", "model.bin"])
+def test_pickled_weights_are_refused(name: str, checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(checkpoint, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    marker = tmp_path / "ran"
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return marker.touch, ()
+
+    torch.save({"weight": Evil()}, folder / "pytorch_model.bin")
+    if name.endswith("json"):
+        (folder / name).write_text(json.dumps({"metadata": {}, "weight_map": {"weight": "pytorch_model.bin"}}))
+    else:
+        (folder / "pytorch_model.bin").rename(folder / name)
+    with pytest.raises(CheckpointError, match="no model can be loaded"):
+        vea.load(folder, device="cpu")
+    assert not marker.exists()
 
 
 def test_load_refuses_device_and_device_map(tmp_path: Path) -> None:

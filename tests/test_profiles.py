@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -140,46 +142,82 @@ def test_a_broken_own_profile_is_named_and_left_out(data_home: Path) -> None:
         assert profiles.find(named("lab/own")) == MADE
 
 
+@pytest.mark.parametrize(
+    "environment", [{"HOME": None}, {"HOME": "somewhere"}, {"HOME": None, "XDG_DATA_HOME": "relative"}]
+)
+def test_without_a_home_there_are_no_own_profiles(
+    model: Any, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str | None]
+) -> None:
+    """As in a container whose user has no entry among the system's users."""
+
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.delenv("XDG_DATA_HOME")
+    for name, value in environment.items():
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+    assert profiles.find(named("Qwen/Qwen2.5-VL-7B-Instruct")).layers == (18, 22, 24)
+    with pytest.warns(UserWarning, match="no profile"):
+        assert vea.capture(model, layers="profiled").layers == (2, 3)
+    with pytest.raises(InvalidInputError, match="HOME"):
+        profiles.install(MADE)
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "denied"), OSError(5, "input/output error")])
+@pytest.mark.parametrize("method", ["iterdir", "read_text", "is_dir", "exists"])
+def test_what_cannot_be_read_is_left_out(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, method: str
+) -> None:
+    """The user's folder, a file in it, the checkpoint's folder, its profile."""
+    profiles.install(MADE)
+    beside = tmp_path / "checkpoint"
+    beside.mkdir()
+    MADE.save(beside / PROFILE_FILE)
+    model.config._name_or_path = str(beside)
+    plain = getattr(Path, method)
+
+    def denied(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.is_relative_to(tmp_path):
+            raise error
+        return plain(path, *arguments, **options)
+
+    with monkeypatch.context() as patched, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        patched.setattr(Path, method, denied)
+        found = vea.capture(model, layers="profiled").layers
+    left_out = any(error.strerror in str(one.message) for one in caught)
+    # Where only the name of the folder is lost, the profile beside or the user's own is still found.
+    assert found == ((1, 3) if method in ("iterdir", "is_dir") else (2, 3))
+    assert left_out == (method != "is_dir")
+
+
+def test_odd_folders(data_home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A file in the folder's place, a name that is too long, a pipe among the profiles, hostile JSON."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "file"))
+    assert profiles.find(named("lab/own")) is None
+    with pytest.raises(InvalidInputError, match="cannot be kept in"):
+        profiles.install(MADE)
+    monkeypatch.setenv("XDG_DATA_HOME", f"/{'a' * 300}")
+    with pytest.warns(UserWarning, match="too long"):
+        assert profiles.find(named("lab/own")) is None
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    profiles.install(MADE)
+    os.mkfifo(data_home / "pipe.json")
+    (data_home / "deep.json").write_text("[" * 200_000)
+    huge = json.loads((data_home / "lab--own.json").read_text()) | {"auroc": [10**400]}
+    (data_home / "huge.json").write_text(json.dumps(huge))
+    with pytest.warns(UserWarning, match="left out") as caught:
+        assert profiles.find(named("lab/own")) == MADE
+    assert sorted(re.findall(r"(\w+)\.json", " ".join(str(one.message) for one in caught))) == ["deep", "huge", "pipe"]
+
+
 def test_a_relative_data_home_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     for value in ("relative/folder", ""):
         monkeypatch.setenv("XDG_DATA_HOME", value)
         assert profiles.user_folder() == tmp_path / ".local" / "share" / "vea_sdk" / "profiles"
-
-
-def nobody(patch: pytest.MonkeyPatch) -> None:
-    """A user without an entry, as containers have them."""
-
-    def absent(uid: int) -> Any:
-        raise KeyError(f"getpwuid(): uid not found: {uid}")
-
-    for name in ("HOME", "XDG_DATA_HOME"):
-        patch.delenv(name, raising=False)
-    patch.setattr("pwd.getpwuid", absent)
-
-
-def relative(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("platformdirs.user_data_path", lambda *_, **__: Path("~/.local/share/vea_sdk"))
-
-
-def forbidden(patch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any) -> Any:
-        raise PermissionError(13, "Permission denied")
-
-    patch.setattr(Path, "glob", refuse)
-
-
-@pytest.mark.parametrize("way", [nobody, relative, forbidden])
-def test_without_a_home_there_are_no_profiles_of_ones_own(
-    way: Any, model: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    way(monkeypatch)
-    with pytest.warns(UserWarning, match="no profile"):
-        assert vea.capture(model, layers="profiled").layers == (2, 3)
-    assert profiles.find(named("llava-hf/llava-1.5-7b-hf")).layers == (14, 15, 17, 19)  # type: ignore[union-attr]
-    if way is not forbidden:
-        with pytest.raises(InvalidInputError, match=r"no home folder.*XDG_DATA_HOME"):
-            profiles.install(MADE)
 
 
 def test_the_layers_of_a_profile_are_read(model: Any) -> None:

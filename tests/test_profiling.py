@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -147,6 +148,30 @@ def test_bad_samples_are_named(change: Callable[[vea.Sample], vea.Sample], messa
     first, second = vea.probes(2, **SMALL)
     with pytest.raises(InvalidInputError, match=message):
         vea.profile(vlm_of(), [first, change(second)])
+
+
+def turned(sample: vea.Sample) -> vea.Sample:
+    """The same sample as a camera held sideways stores it."""
+    tag, file = Image.Exif(), io.BytesIO()
+    tag[0x112] = 6
+    sample.image.transpose(Image.Transpose.ROTATE_90).save(file, "PNG", exif=tag)
+    return replace(sample, image=Image.open(file))
+
+
+def with_alpha(sample: vea.Sample) -> vea.Sample:
+    """The same sample with an alpha channel that hides nothing."""
+    return replace(sample, image=sample.image.convert("RGBA"))
+
+
+def as_palette(sample: vea.Sample) -> vea.Sample:
+    return replace(sample, image=sample.image.quantize(256, dither=Image.Dither.NONE))
+
+
+@pytest.mark.parametrize("stored", [turned, with_alpha, as_palette])
+def test_how_a_picture_is_stored_changes_nothing(stored: Callable[[vea.Sample], vea.Sample]) -> None:
+    """Figures and digests are those of the same pixels, upright and RGB."""
+    samples = [replace(one, image=as_palette(one).image.convert("RGB")) for one in vea.probes(2, **SMALL)]
+    assert measure(vlm_of(), map(stored, samples)) == measure(vlm_of(), samples)
 
 
 def test_bad_input() -> None:

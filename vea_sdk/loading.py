@@ -11,6 +11,7 @@ from torch import nn
 
 from vea_sdk.errors import CheckpointError, InvalidInputError, UnsupportedModelError
 from vea_sdk.pipeline import VLM, wrap
+from vea_sdk.profiles import is_folder
 
 _WRAP_OPTIONS = (
     "layers",
@@ -25,10 +26,9 @@ _WRAP_OPTIONS = (
     "fetch",
 )
 
-
 _OWN_CODE = (
-    "load() runs none that comes with a checkpoint. If you trust it, load model and processor by Transformers with "
-    "trust_remote_code=True, and use vea.wrap(model, processor)."
+    "load() runs no code of a checkpoint. Where you trust it, load model and processor with Transformers and use "
+    "vea.wrap(model, processor)."
 )
 
 
@@ -38,7 +38,10 @@ def load(
     dtype: torch.dtype | str = "auto",
     **kwargs: Any,
 ) -> VLM:
-    """Load a checkpoint folder or hub name with Transformers' Auto classes (safetensors only), and wrap it.
+    """Load a checkpoint folder or hub name with Transformers' Auto classes, and wrap it.
+
+    Weights come from safetensors only, and no code of a checkpoint is run or asked about: the classes are Transformers'
+    own.
 
     Args:
         checkpoint: a folder written by ``save_pretrained``, or a name on the hub.
@@ -48,24 +51,25 @@ def load(
             checkpoint, which is then loaded with the same ``device`` and ``dtype``.
 
     Raises:
-        CheckpointError: when nothing can be loaded from there, or only by code that comes with it.
+        CheckpointError: when nothing can be loaded from there, or only by running the checkpoint's own code.
         UnsupportedModelError: when it is no image-text-to-text model, or no adapter serves it.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    if kwargs.pop("trust_remote_code", False):
-        raise InvalidInputError(f"trust_remote_code=True: {_OWN_CODE}")
     options = {name: kwargs.pop(name) for name in _WRAP_OPTIONS if name in kwargs}
     if device is not None and kwargs.get("device_map") is not None:
         raise InvalidInputError(f"device={device!r} and device_map={kwargs['device_map']!r} exclude each other.")
+    if kwargs.pop("trust_remote_code", False):
+        raise CheckpointError(f"trust_remote_code=True: {_OWN_CODE}")
     place = _device(device)
     dtype = _dtype(dtype)
     _check_checkpoint(checkpoint)
     if isinstance(options.get("attend_with"), str | Path):
         options["attend_with"] = load(options["attend_with"], device=device, dtype=dtype)
     try:
-        # Said, because Transformers else asks a person at a terminal, and waits.
-        processor = AutoProcessor.from_pretrained(checkpoint, trust_remote_code=False)  # type: ignore[no-untyped-call]
+        processor = AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+            checkpoint, trust_remote_code=False
+        )
         model: nn.Module = AutoModelForImageTextToText.from_pretrained(
             checkpoint, dtype=dtype, trust_remote_code=False, **{"use_safetensors": True, **kwargs}
         )
@@ -76,10 +80,10 @@ def load(
             f"{str(checkpoint)!r} needs a package that is not installed: {error}{_remedy(error)}"
         ) from error
     except ValueError as error:
-        if "trust_remote_code" in str(error):
-            raise CheckpointError(f"{str(checkpoint)!r} brings code of its own: {_OWN_CODE}") from error
         if remedy := _remedy(error):  # without accelerate, device_map is a ValueError of Transformers
             raise CheckpointError(f"{str(checkpoint)!r} cannot be loaded like this: {error}{remedy}") from error
+        if "trust_remote_code" in str(error):
+            raise CheckpointError(f"{str(checkpoint)!r} brings code (auto_map) that it needs: {_OWN_CODE}") from error
         if "Unrecognized configuration class" not in str(error):
             raise
         raise UnsupportedModelError(
@@ -122,8 +126,8 @@ def _remedy(error: Exception) -> str:
 def _check_checkpoint(checkpoint: str | Path) -> None:
     """Give a clear error for a folder without a model, before the hub is asked for a path."""
     folder = Path(checkpoint)
-    if folder.is_dir() and not (folder / "config.json").is_file():
+    if is_folder(folder) and not (folder / "config.json").is_file():
         raise CheckpointError(f"{str(folder)!r} is no checkpoint: it holds no config.json.")
     looks_like_path = isinstance(checkpoint, Path) or str(checkpoint).startswith((".", "/", "~"))
-    if not folder.is_dir() and (looks_like_path or str(checkpoint).count("/") > 1):
+    if not is_folder(folder) and (looks_like_path or str(checkpoint).count("/") > 1):
         raise CheckpointError(f"there is no checkpoint folder {str(folder)!r}.")

@@ -10,7 +10,7 @@ import typer
 
 from vea_sdk.cli.ask import AttendWithOption, DeviceOption, DtypeOption, LayersOption, ModelOption, load_model
 from vea_sdk.cli.data import (
-    BoxUnitOption,
+    BoxesOption,
     ColumnsOption,
     DataOption,
     DegradeOption,
@@ -34,7 +34,7 @@ def analyze(
     images: ImagesOption = None,
     split: SplitOption = None,
     columns: ColumnsOption = None,
-    boxes: BoxUnitOption = "pixels",
+    boxes: BoxesOption = "pixels",
     outside: OutsideFlag = False,
     shuffle: ShuffleFlag = False,
     degrade: DegradeOption = None,

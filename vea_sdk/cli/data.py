@@ -31,11 +31,13 @@ SplitOption = Annotated[str | None, typer.Option("--split", help="Split of a dat
 ColumnsOption = Annotated[
     str | None, typer.Option("--columns", help="Its columns, such as answers=answers.answer,image=picture.")
 ]
-BoxUnitOption = Annotated[
-    BoxUnit, typer.Option("--boxes", help="What boxes count in: pixels, or relative, shares of the sides from 0 to 1.")
-]
-OutsideFlag = Annotated[bool, typer.Option("--outside", help="Let the data name pictures outside of their folder.")]
 SamplesOption = Annotated[int, typer.Option("--samples", min=1, help="How many samples, the first ones.")]
+BoxesOption = Annotated[
+    BoxUnit, typer.Option("--boxes", help="What boxes of --data count in: pixels, or relative for 0 to 1.")
+]
+OutsideFlag = Annotated[
+    bool, typer.Option("--outside", help="Pictures of --data may lie outside of its folder; for data you trust.")
+]
 ShuffleFlag = Annotated[bool, typer.Option("--shuffle", help="Take them in an order drawn from --seed.")]
 DegradeOption = Annotated[
     str | None,

@@ -88,14 +88,14 @@ class Outputs:
         return str(self._path(kind))
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, option: str = "--out") -> None:
     """Make the folder of results, and see that files can be written there, before anything is computed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise typer.BadParameter(f"cannot write to {folder}: {error}", param_hint="--out") from error
+        raise typer.BadParameter(f"cannot write to {folder}: {error}", param_hint=option) from error
 
 
 def parse_layers(text: str) -> LayerSelection:

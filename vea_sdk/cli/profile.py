@@ -14,7 +14,7 @@ import typer
 from vea_sdk import profiles, tiny
 from vea_sdk.cli.ask import TINY, DeviceOption, DtypeOption, ModelOption, load_model
 from vea_sdk.cli.data import (
-    BoxUnitOption,
+    BoxesOption,
     ColumnsOption,
     DataOption,
     ImagesOption,
@@ -47,7 +47,7 @@ def profile(
     images: ImagesOption = None,
     split: SplitOption = None,
     columns: ColumnsOption = None,
-    boxes: BoxUnitOption = "pixels",
+    boxes: BoxesOption = "pixels",
     outside: OutsideFlag = False,
     shuffle: ShuffleFlag = False,
     rule: Annotated[Rule, typer.Option("--rule", help="How much of a patch the evidence must cover.")] = "any",
@@ -67,6 +67,8 @@ def profile(
     """
     if not 0 < fraction <= 1:
         raise typer.BadParameter(f"{fraction} is not above 0 and at most 1.", param_hint="--fraction")
+    if install:
+        check_folder(profiles.user_folder(), "--install")
     drawn = data is None and model != TINY
     if not drawn and (kinds or font):
         raise typer.BadParameter("--kinds and --font are for drawn pictures, and none are drawn here.")

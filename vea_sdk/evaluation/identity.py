@@ -8,7 +8,7 @@ from typing import Any
 
 from vea_sdk.fingerprint import fingerprint
 from vea_sdk.pipeline import VLM
-from vea_sdk.profiles import model_name
+from vea_sdk.profiles import is_folder, model_name
 
 
 def describe(vlm: VLM) -> dict[str, Any]:
@@ -16,7 +16,7 @@ def describe(vlm: VLM) -> dict[str, Any]:
     eye = {} if vlm.attend_with is None else {"attend_with": describe(vlm.attend_with)}
     name = model_name(vlm.model)
     return {
-        "model": Path(name).name if Path(name).is_dir() else name,  # where a folder lies makes no difference
+        "model": Path(name).name if is_folder(name) else name,  # where a folder lies makes no difference
         "weights": fingerprint(vlm.model),
         "dtype": str(next(vlm.model.parameters()).dtype).removeprefix("torch."),
         "layers": list(vlm.layers),

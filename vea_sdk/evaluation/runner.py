@@ -17,7 +17,7 @@ from vea_sdk.evaluation.result import Evaluation
 from vea_sdk.evaluation.scoring import Seen, check_seen, places, score
 from vea_sdk.evaluation.summary import summarise
 from vea_sdk.grounding.metrics import Rule, patch_labels
-from vea_sdk.grounding.samples import Sample, opened
+from vea_sdk.grounding.samples import Sample, prepare
 from vea_sdk.journal import Journal
 from vea_sdk.pipeline import VLM
 from vea_sdk.prompts import fill
@@ -81,7 +81,7 @@ def evaluate(
             missing = [name for name, _ in items if name not in journal.rows]
             resumed += len(items) - len(missing)
             if missing:
-                opened = [(name, _opened(name, item)) for name, item in items]
+                opened = [(name, _opened(name, item, vlm.max_pixels)) for name, item in items]
                 for row in _ask(vlm, opened, chosen, max_new_tokens, rule, seen_by, seen_threshold):
                     if row["id"] in missing:
                         journal.add(row)
@@ -118,10 +118,10 @@ def _batches(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
         yield batch
 
 
-def _opened(name: str, item: Sample | Record) -> Sample:
+def _opened(name: str, item: Sample | Record, max_pixels: int) -> Sample:
     if isinstance(item, Record):
-        return item.sample()
-    return opened(item, f"sample {name!r}")
+        return prepare(item.sample(), item.where, max_pixels)
+    return prepare(item, f"sample {name!r}", max_pixels)
 
 
 def _check_kept(row: dict[str, Any] | None, item: Sample | Record) -> None:

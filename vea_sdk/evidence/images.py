@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
 from collections.abc import Sequence
 from os import PathLike
 from typing import IO, Any
@@ -39,8 +40,11 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# What Pillow's decoders raise on broken files, beside OSError.
-_BROKEN = (OSError, ValueError, SyntaxError, RuntimeError, TypeError, struct.error, EOFError, MemoryError, IndexError)
+_BROKEN = (
+    *(OSError, ValueError, SyntaxError, RuntimeError, TypeError, EOFError, MemoryError, LookupError, ArithmeticError),
+    *(AttributeError, struct.error, subprocess.SubprocessError),
+)
+"""What Pillow's decoders, those of plugins and the programs they start raise on broken files."""
 
 
 def is_single(image: object) -> bool:
@@ -63,7 +67,7 @@ def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS, fetch: bool = 
         fetch: whether an http(s) address may be fetched.
 
     Returns:
-        A new RGB picture without metadata, so that opening it again changes nothing; the source stays as it was.
+        A new RGB picture; the source stays as it was.
 
     Raises:
         ImageError: nothing there or not readable, 0 pixels, more than ``max_pixels``, or of an unsupported kind.
@@ -143,9 +147,9 @@ def _prepared(image: Image.Image, max_pixels: int) -> Image.Image:
     image.load()  # first: of a broken PNG, getexif() would meet the error, and a second loading passes over it
     # Only this tag is read: one that is malformed beside it says nothing about how the picture stands.
     turn = _UPRIGHT.get(_orientation(image))
-    found = to_rgb(image.copy() if turn is None else image.transpose(turn))
-    found.info.clear()  # which would say again how it was turned, to whoever opens it next
-    return found
+    picture = to_rgb(image.copy() if turn is None else image.transpose(turn))
+    picture.info = {}  # what says how the file stood would turn the upright picture again when it is loaded once more
+    return picture
 
 
 def _orientation(image: Image.Image) -> int:

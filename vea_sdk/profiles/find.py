@@ -1,8 +1,8 @@
 """Where profiles are kept, and which one is a model's.
 
-One's own come first, in the folder for data of this user (a profile is data that a program made, not a setting): on
-Linux ``$XDG_DATA_HOME/vea_sdk/profiles/*.json``, by default ``~/.local/share/vea_sdk/profiles``. Then the one beside
-the checkpoint, then those built in.
+One's own come first: ``vea_sdk/profiles/*.json`` in the folder of the user's data (platformdirs; on Linux
+``$XDG_DATA_HOME``, by default ``~/.local/share``: a profile is data that a program made, not a setting). Then the one
+beside the checkpoint, then those built in. What cannot be read is left out with a warning, for a model runs without it.
 """
 
 from __future__ import annotations
@@ -49,27 +49,34 @@ def belongs(profile: Profile, model: Any) -> bool:
 
 
 def user_folder() -> Path:
-    """Where :func:`install` puts profiles.
+    """Where :func:`install` puts profiles. A relative ``$XDG_DATA_HOME`` is not valid and ignored, as the specification
+    says.
 
-    Raises InvalidInputError where this user has no home folder.
+    Raises InvalidInputError where the user has no home folder.
     """
     try:
         folder = platformdirs.user_data_path("vea_sdk", appauthor=False) / "profiles"
-    except RuntimeError:  # so newer releases of platformdirs say it; others give a path of "~"
-        folder = Path("~")
-    if not folder.is_absolute():
-        raise InvalidInputError(
-            "this user has no home folder, in which profiles are kept. Set XDG_DATA_HOME to an absolute path, or name "
-            "the profile's file: layers=vea.Profile.load(path)."
-        )
+    except RuntimeError as error:
+        raise InvalidInputError(f"profiles of your own need a folder: {error}.") from error
+    if not folder.is_absolute():  # what some versions give instead
+        raise InvalidInputError("profiles of your own need a folder: set HOME or XDG_DATA_HOME to an absolute path.")
     return folder
 
 
 def install(profile: Profile) -> Path:
-    """Keep a profile among the user's own, in place of an earlier one of the same model; returns its file."""
+    """Keep a profile among the user's own, in place of an earlier one of the same model; returns its file.
+
+    Raises InvalidInputError when there is no folder to write to.
+    """
+    folder = user_folder()
     earlier = [path for path, kept in _user_profiles() if kept.model == profile.model]
-    path = earlier[0] if earlier else user_folder() / f"{file_stem(profile.model)}.json"
-    profile.save(path)
+    path = earlier[0] if earlier else folder / f"{file_stem(profile.model)}.json"
+    try:
+        profile.save(path)
+    except OSError as error:
+        raise InvalidInputError(
+            f"the profile cannot be kept in {path}: {error}. Save it elsewhere and pass layers=profile."
+        ) from error
     return path
 
 
@@ -91,25 +98,48 @@ def _names(model: Any) -> list[str]:
     if not given:
         return []
     beside = _beside(model)
-    folder = [str(Path(given).resolve())] if Path(given).is_dir() else []
+    folder = [str(Path(given).resolve())] if is_folder(given) else []
     return [*([beside.model] if beside else []), *folder, given]
 
 
 def _beside(model: Any) -> Profile | None:
     given = getattr(getattr(model, "config", None), "_name_or_path", "") or ""
     path = Path(given) / PROFILE_FILE
-    return Profile.load(path) if given and path.is_file() else None
+    try:
+        return Profile.load(path) if given and path.exists() else None
+    except OSError as error:
+        warnings.warn(f"whether there is a profile beside the model cannot be seen: {error}", stacklevel=2)
+    except InvalidInputError as error:
+        if not isinstance(error.__cause__, OSError):  # it can be read, and it is broken
+            raise
+        warnings.warn(f"the profile beside the model is left out: {error}", stacklevel=2)
+    return None
+
+
+def is_folder(name: str | Path) -> bool:
+    """Whether this is a folder; one that may not be looked at is none."""
+    try:
+        return Path(name).is_dir()
+    except OSError:
+        return False
+
+
+def _user_files() -> list[Path]:
+    """The files among which the user's own profiles are; none where there is no home, or the folder is not there."""
+    try:
+        return sorted(path for path in user_folder().iterdir() if path.suffix == ".json")
+    except (InvalidInputError, FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        warnings.warn(f"profiles of your own are left out: {error}", stacklevel=2)
+        return []
 
 
 def _user_profiles() -> list[tuple[Path, Profile]]:
-    try:
-        paths = sorted(user_folder().glob("*.json"))
-    except (InvalidInputError, OSError):  # no home, or one that must not be read: then there are none
-        return []
     found = []
-    for path in paths:
+    for path in _user_files():
         try:
             found.append((path, Profile.load(path)))
-        except (InvalidInputError, OSError) as error:  # it may be of any model: no reason to stop
+        except InvalidInputError as error:  # it may be of any model: no reason to stop
             warnings.warn(f"a profile is left out: {error}", stacklevel=2)
     return found

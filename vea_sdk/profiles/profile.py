@@ -57,7 +57,7 @@ class Profile:
             known["layers"] = tuple(_number(layer) for layer in known["layers"])
             known |= {name: _per_layer(known[name]) for name in _PER_LAYER if name in known}
             profile = cls(**known)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InvalidInputError(f"{origin} is not a profile: {error!r}. Needed: model, layers, source.") from error
         if not profile.layers or not isinstance(profile.model, str):
             raise InvalidInputError(f"{origin} is not a profile: it needs a model's name and at least one layer.")
@@ -67,8 +67,10 @@ class Profile:
     def load(cls, path: str | Path) -> Profile:
         """Read a profile from JSON."""
         try:
+            if Path(path).exists() and not Path(path).is_file():
+                raise OSError("it is no file")  # a pipe would be waited for
             fields = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InvalidInputError(f"no profile can be read from {path}: {error}") from error
         if not isinstance(fields, dict):
             raise InvalidInputError(f"{path} holds no profile: expected a JSON object, got {type(fields).__name__}.")

@@ -13,7 +13,7 @@ from vea_sdk.evaluation.datasets import Dataset, Record
 from vea_sdk.evaluation.runner import evaluate
 from vea_sdk.evidence import Evidence
 from vea_sdk.grounding.metrics import Rule
-from vea_sdk.grounding.samples import Sample, opened
+from vea_sdk.grounding.samples import Sample, prepare
 from vea_sdk.pipeline import VLM
 
 
@@ -85,7 +85,8 @@ def analyze(
         progress=progress,
     )
     found = Analysis.of(evaluation.rows, vlm.layers)
-    sample = opened(samples[places[show] if show is not None else _telling(found.looks)], "the sample that is shown")
+    shown = samples[places[show] if show is not None else _telling(found.looks)]
+    sample = prepare(shown, f"sample {shown.id!r}", vlm.max_pixels)
     (everywhere,) = vlm.attend_many([sample.image], [sample.question], layers="all")
     return replace(found, shown=(sample, everywhere))
 

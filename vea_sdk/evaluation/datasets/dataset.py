@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,16 +13,16 @@ from PIL import Image
 
 from vea_sdk.errors import ImageError, InvalidInputError
 from vea_sdk.evidence.images import load_image
-from vea_sdk.grounding.samples import Box, BoxUnit, Sample, check_boxes, in_pixels
+from vea_sdk.grounding.samples import Box, BoxUnit, Sample, prepare
 
 Change = Callable[[Image.Image, str], Image.Image]
 
 
 @dataclass(frozen=True)
 class Record:
-    """A :class:`Sample` with its picture still closed: ``open`` gives it, upright and RGB.
+    """A :class:`Sample` with its picture still closed: ``open`` gives it, ``where`` says in errors where it stands.
 
-    ``where`` says in errors where it stands. ``unit``: what its boxes count in.
+    ``unit``: what ``boxes`` count in; those of the sample count in pixels.
     """
 
     open: Callable[[], Image.Image]
@@ -42,9 +43,9 @@ class Record:
             image = self.open()
         except ImageError as error:
             raise ImageError(f"{self.where}: {error}") from error
-        boxes = in_pixels(self.boxes, image.size, self.where) if self.unit == "relative" else self.boxes
-        boxes = check_boxes(boxes, image.size, self.where)
-        return Sample(image, self.question, self.answers, boxes, self.id, self.kind)
+        across, down = image.size if self.unit == "relative" else (1, 1)
+        boxes = tuple((x0 * across, y0 * down, x1 * across, y1 * down) for x0, y0, x1, y1 in self.boxes)
+        return prepare(Sample(image, self.question, self.answers, boxes, self.id, self.kind), self.where)
 
 
 class Dataset(Sequence[Sample]):
@@ -107,7 +108,7 @@ class Dataset(Sequence[Sample]):
 def _closed(number: int, sample: Sample) -> Record:
     name = sample.id or str(number)
     return Record(
-        lambda: load_image(sample.image),
+        partial(load_image, sample.image, sys.maxsize),
         sample.question,
         sample.answers,
         sample.boxes,

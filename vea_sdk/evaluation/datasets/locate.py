@@ -31,18 +31,21 @@ def read(
             (:func:`read_visualcot`); a folder of ``datasets``, or ``"hf:name"`` to fetch one (:func:`read_hub`).
         images: for VisualCoT: where its pictures lie, by default beside the file.
         split, columns: see :func:`read_hub`.
-        max_pixels, boxes, outside: see :func:`read_folder`; VisualCoT's boxes are always in pixels.
+        max_pixels, boxes, outside: see :func:`read_folder`. VisualCoT's boxes are in pixels.
 
     Raises:
         InvalidInputError: there is nothing of these kinds, or it cannot be used.
     """
+    fields.check_options(boxes)
     name = str(source)
     if name.startswith("hf:"):
-        return read_hub(name.removeprefix("hf:"), split, columns, max_pixels=max_pixels, boxes=boxes)
+        return read_hub(name.removeprefix("hf:"), split, columns, "xyxy", max_pixels, boxes, outside)
     path = Path(source)
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
-        return read_hub(path, split, columns, max_pixels=max_pixels, boxes=boxes)
+        return read_hub(path, split, columns, "xyxy", max_pixels, boxes, outside)
     if path.suffix == ".json" or (path.suffix == ".jsonl" and _is_metadata(path)):
+        if boxes != "pixels":
+            raise InvalidInputError(f"boxes={boxes!r}: {name} is of VisualCoT, whose boxes are in pixels.")
         return read_visualcot(path, images or path.parent, max_pixels, outside)
     if path.is_dir() or path.suffix == ".jsonl":
         return read_folder(path, max_pixels, boxes, outside)

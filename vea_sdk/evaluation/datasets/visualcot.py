@@ -9,7 +9,6 @@ Lines (``.jsonl``, the metadata): ``bboxs`` in pixels of a picture of ``width`` 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -21,8 +20,8 @@ from PIL import Image
 from vea_sdk.errors import InvalidInputError
 from vea_sdk.evaluation.datasets import fields
 from vea_sdk.evaluation.datasets.dataset import Dataset, Record
-from vea_sdk.evidence.images import MAX_PIXELS, load_image
-from vea_sdk.grounding.samples import Box
+from vea_sdk.evidence.images import MAX_PIXELS
+from vea_sdk.grounding.samples import Box, check_unit
 
 _NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
 _BOX = re.compile(rf"\[{','.join([_NUMBER] * 4)}\]")
@@ -37,7 +36,8 @@ def read_visualcot(
     Args:
         file: a ``.json`` list of conversations, or a ``.jsonl`` of metadata.
         images: the folder that the paths of pictures start from.
-        max_pixels, outside: see :func:`read_folder`.
+        max_pixels: see :func:`read_folder`.
+        outside: whether pictures may lie outside of ``images``, see :func:`read_folder`.
 
     Returns:
         Samples with boxes in original pixels; ``kind`` is the source data set, the id is ``source-number``.
@@ -62,10 +62,7 @@ def padded_square_to_pixels(box: Sequence[float], width: int, height: int) -> Bo
 
 
 def _listed(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        entries = json.loads(fields.text_of(path))
-    except (ValueError, RecursionError) as error:
-        raise InvalidInputError(f"{path} is no JSON: {error}") from error
+    entries = fields.parsed(fields.text_of(path), str(path))
     if not isinstance(entries, list):
         raise InvalidInputError(
             f"{path} is no file of VisualCoT: expected a list, got a JSON {type(entries).__name__}."
@@ -82,14 +79,14 @@ def _conversation(number: int, entry: dict[str, Any], where: str, root: Path, ma
     turns = entry.get("conversations")
     if not paths or not isinstance(turns, list) or len(turns) < 2 or not all(isinstance(turn, dict) for turn in turns):
         raise InvalidInputError(f"{where} needs 'image' and 'conversations' of two turns or more.")
+    picture, below = fields.picture({"image": paths[0]}, "image", where, root, outside), None if outside else root
     pixel_boxes = tuple(_pixel_box(path, where) for path in paths[1:])
     said = _BOX.search(fields.text(turns[1], "value", where)) if pixel_boxes else None
     squared = [float(edge) for edge in said.groups()] if said else None
     question = _INSTRUCTION.sub("", fields.text(turns[0], "value", where).replace("<image>", "")).strip()
     kind = fields.text(entry, "dataset", where, default="")
-    picture = fields.picture({"image": paths[0]}, "image", where, root, outside)
     return Record(
-        open=partial(_open, picture, max_pixels, partial(_check_turn, pixel_boxes, squared, where)),
+        open=partial(_open, picture, below, max_pixels, partial(_check_turn, pixel_boxes, squared, where)),
         question=question,
         answers=(fields.text(turns[-1], "value", where),),
         boxes=pixel_boxes,
@@ -102,9 +99,9 @@ def _conversation(number: int, entry: dict[str, Any], where: str, root: Path, ma
 def _metadata(number: int, row: dict[str, Any], where: str, root: Path, max_pixels: int, outside: bool) -> Record:
     kind = fields.text(row, "dataset", where, default="")
     size = row.get("width"), row.get("height")
-    picture = fields.picture(row, "image", where, root, outside)
+    picture, below = fields.picture(row, "image", where, root, outside), None if outside else root
     return Record(
-        open=partial(_open, picture, max_pixels, partial(_check_size, size, where)),
+        open=partial(_open, picture, below, max_pixels, partial(_check_size, size, where)),
         question=fields.text(row, "question", where),
         answers=tuple(dict.fromkeys(fields.texts(row, "answer", where) + fields.texts(row, "possible_answers", where))),
         boxes=fields.boxes(row, "bboxs", where),
@@ -119,11 +116,11 @@ def _pixel_box(path: str, where: str) -> Box:
     if found is None:
         raise InvalidInputError(f"{where}: {path!r} does not end in a box in pixels, ###[x0, y0, x1, y1].")
     x0, y0, x1, y1 = map(float, found.groups())
-    return x0, y0, x1, y1
+    return check_unit((x0, y0, x1, y1), "pixels", where)
 
 
-def _open(path: Path, max_pixels: int, check: Callable[[tuple[int, int]], None]) -> Image.Image:
-    image = load_image(path, max_pixels)
+def _open(path: Path, root: Path | None, max_pixels: int, check: Callable[[tuple[int, int]], None]) -> Image.Image:
+    image = fields.open_below(path, root, max_pixels)
     check(image.size)
     return image
 
@@ -137,10 +134,14 @@ def _check_turn(pixel_boxes: tuple[Box, ...], squared: list[float] | None, where
     allowed = 1.5 + 0.001 * max(size)  # whole pixels here, three decimals there
     if any(abs(one - other) > allowed for one, other in zip(union, told, strict=True)):
         raise InvalidInputError(
-            f"{where}: the box {[round(edge) for edge in union]} and that of the conversation, {squared}, which is "
-            f"{[round(edge) for edge in told]} on this picture of {size[0]}x{size[1]} (width x height), differ. The "
+            f"{where}: the box {_rounded(union)} and that of the conversation, {squared}, which is "
+            f"{_rounded(told)} on this picture of {size[0]}x{size[1]} (width x height), differ. The "
             "picture is not of the size that was annotated."
         )
+
+
+def _rounded(box: Sequence[float]) -> str:
+    return f"[{', '.join(f'{edge:.0f}' for edge in box)}]"
 
 
 def _check_size(annotated: tuple[Any, Any], where: str, size: tuple[int, int]) -> None:

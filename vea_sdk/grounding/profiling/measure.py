@@ -20,7 +20,7 @@ from vea_sdk.evidence.denoise import Border
 from vea_sdk.fingerprint import fingerprint
 from vea_sdk.grounding import metrics
 from vea_sdk.grounding.profiling.measurement import NO_BOXES, ONE_CLASS, Measured, Measurement, digest
-from vea_sdk.grounding.samples import Sample, opened
+from vea_sdk.grounding.samples import Sample, prepare
 from vea_sdk.grounding.sinks import find
 from vea_sdk.journal import Journal
 from vea_sdk.profiles import model_name
@@ -30,6 +30,7 @@ class Attends(Protocol):
     """What profiling needs of a :class:`vea_sdk.VLM`."""
 
     model: nn.Module
+    max_pixels: int
 
     @property
     def plain_prompt(self) -> str: ...
@@ -80,7 +81,7 @@ def measure(
     seen: set[str] = set()
     remaining = enumerate(samples)
     with Journal(journal, _run_of(vlm, selection, rule)) as kept:
-        while items := [_identified(place, sample, seen) for place, sample in islice(remaining, batch)]:
+        while items := [_identified(vlm, place, sample, seen) for place, sample in islice(remaining, batch)]:
             known = {name: _kept(kept.rows[name], sample) for name, sample in items if name in kept.rows}
             if len(known) < len(items):
                 for row in _measured(vlm, items, selection, rule):
@@ -115,12 +116,12 @@ def _run_of(vlm: Attends, selection: Sequence[int], rule: str) -> dict[str, Any]
     }
 
 
-def _identified(place: int, sample: Sample, seen: set[str]) -> tuple[str, Sample]:
+def _identified(vlm: Attends, place: int, sample: Sample, seen: set[str]) -> tuple[str, Sample]:
     name = sample.id or str(place)
     if name in seen:
         raise InvalidInputError(f"sample {place}: the id {name!r} comes twice. Give every sample its own.")
     seen.add(name)
-    return name, opened(sample, f"sample {name!r}")
+    return name, prepare(sample, f"sample {name!r}", vlm.max_pixels)
 
 
 def _measured(
