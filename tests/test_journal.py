@@ -136,10 +136,21 @@ def test_whole_files(tmp_path: Path) -> None:
     write_whole(path, "old")
     write_whole(path, "new ü")
     assert path.read_text(encoding="utf-8") == "new ü"
-    with pytest.raises(UnicodeEncodeError):
-        write_whole(path, "\ud800")
+    with pytest.raises(TypeError):
+        write_whole(path, 3)  # type: ignore[arg-type]
     assert [file.name for file in path.parent.iterdir()] == ["summary.json"]
     assert path.read_text(encoding="utf-8") == "new ü"
+
+
+@pytest.mark.parametrize("text", ["\ud800", "half \udc00 of a pair", os.fsdecode(b"r\xff")])
+def test_what_utf8_has_not_is_kept_and_comes_back(path: Path, text: str) -> None:
+    run = {"model": text}
+    with Journal(path, run) as journal:
+        journal.add({"id": text, "answer": text})
+    with Journal(path, run) as journal:
+        assert journal.rows == {text: {"id": text, "answer": text}}
+    write_whole(path, json.dumps(run, ensure_ascii=False))
+    assert json.loads(path.read_text(encoding="utf-8")) == run
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o755])

@@ -85,7 +85,7 @@ class Journal:
             self._compare(found[1].get("run"), run)
             for where, row in lines:
                 self._keep(row, where)
-        elif not first.encode().startswith(content):
+        elif not _encoded(first).startswith(content):
             raise self._foreign()
         self._file.truncate(len(whole))
         if found is None:
@@ -122,6 +122,11 @@ class Journal:
 
     def _write(self, line: str) -> None:
         if self._file is not None:
-            self._file.write(line.encode() + b"\n")
+            self._file.write(_encoded(line) + b"\n")
             self._file.flush()
             os.fsync(self._file.fileno())  # 0.2 ms on an SSD with ext4; a row stands for a model's answer
+
+
+def _encoded(line: str) -> bytes:
+    """JSON in UTF-8. A lone surrogate, as in names of files that are no UTF-8, is escaped, and read back as it was."""
+    return line.encode("utf-8", "backslashreplace")
