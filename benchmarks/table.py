@@ -27,6 +27,7 @@ SECTIONS = {  # file of rows: heading, how it was measured
                  "inductor, in one graph without a break."),
     "monitor": ("A model under a monitor", "`python benchmarks/monitor.py --soak`. At rate 0.01 the median is that "
                 "of a request that is not sampled."),
+    "alarms": ("False alarms", "`python benchmarks/alarms.py`. Made-up requests, one a second; no clock is read."),
     "peers": ("Beside other packages", "`python benchmarks/peers.py`. Each row says what the other one computes."),
     "evidence": ("From scores to the highlighted picture", "`python benchmarks/evidence.py`"),
     "looks": ("Where it looked, as people see it", "`python benchmarks/looks.py`. The embedded model, defaults only: "

@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 import sys
+import unicodedata
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 from PIL import Image
 
 from vea_sdk import tiny
-from vea_sdk.cli.output import _item
+from vea_sdk.cli.output import _item, report
 
 
 @pytest.fixture
@@ -250,6 +252,47 @@ def test_a_terminal_that_lacks_a_letter(picture: Path, tmp_path: Path) -> None:
         done = subprocess.run(list(map(str, command)), cwd="/", capture_output=True, env=environment)
         assert done.returncode == 0, done.stderr
         assert b"\\u6771" in done.stdout
+
+
+HOSTILE = ["\x1b[2J\x1b[31m", "\x1b]0;title\x07", "\x9b31m", "a\rb\x08", "\u202ex\u2028", "one\nanswer  forged\n"]
+
+
+def acted_on(text: str) -> set[str]:
+    """What a terminal would act on, line ends aside."""
+    return {one for one in text if one != "\n" and (unicodedata.category(one) in ("Cc", "Zl") or one == "\u202e")}
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_questions_and_paths_are_shown_and_not_executed(run: Any, picture: Path, tmp_path: Path, text: str) -> None:
+    named = picture.rename(tmp_path / f"{text}.png")
+    code, out, err = run("ask", named, text, "--model", "tiny", "--out", tmp_path / text, "--max-new-tokens", 2)
+    assert code == 0, err
+    assert not acted_on(out + err)
+    assert len([line for line in out.splitlines() if line.startswith("answer")]) == 1
+    fields = [line.split()[0] for line in out.splitlines() if not line.startswith(" ")]
+    assert fields[:4] == ["question", "prompt", "baseline", "answer"]
+    code, out, err = run("ask", named, "q", "--model", tmp_path / f"absent{text}", "--out", tmp_path / text)
+    assert code == 1
+    assert "absent" in err
+    assert not acted_on(out + err)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_answers_words_and_warnings_are_shown_and_not_executed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    from vea_sdk.cli import app
+
+    report({"answer": text, "words": [{"word": text, "box": None}], "files": [text]}, as_json=False)
+    monkeypatch.setattr(app, "app", lambda: warnings.warn(text, stacklevel=1))
+    with warnings.catch_warnings():
+        app.main()
+    out, err = capsys.readouterr()
+    assert not acted_on(out + err)
+    assert err.startswith("warning: ")
+    assert [line.split()[0] for line in out.splitlines() if not line.startswith(" ")] == ["answer", "words", "files"]
+    report({"answer": text}, as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"answer": text}
 
 
 def test_boxes_are_printed_as_boxes(run: Any, picture: Path, tmp_path: Path) -> None:

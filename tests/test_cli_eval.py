@@ -49,6 +49,17 @@ def test_a_folder_and_lines_without_json(run: Any, tmp_path: Path) -> None:
     assert "results.jsonl" in out
 
 
+@pytest.mark.parametrize("text", ["\x1b[2J\x1b[31m", "\x1b]0;title\x07", "one\nresumed  9"])
+def test_names_of_folders_are_shown_and_not_executed(run: Any, tmp_path: Path, text: str) -> None:
+    write_folder(tmp_path / text, tiny.held_out(2, first=40))
+    command = ("eval", "--model", "tiny", "--data", tmp_path / text, "--methods", "base", "--max-new-tokens", 2)
+    code, out, err = run(*command, "--out", tmp_path / text / "out")
+    assert code == 0, err
+    assert "\x1b" not in out + err
+    assert text.encode("unicode_escape").decode()[-5:] in out
+    assert len([line for line in out.splitlines() if line.startswith("resumed")]) == 1
+
+
 def test_probes_and_another_model_that_looks(run: Any, tmp_path: Path) -> None:
     command = ("eval", "--model", "tiny", "--data", "probes", "--samples", 3, "--methods", "vea", "--json")
     code, out, err = run(*command, "--attend-with", "tiny", "--layers", "1,3", "--out", tmp_path)

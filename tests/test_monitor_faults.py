@@ -164,6 +164,32 @@ def test_a_drain_thread_that_dies_leaves_the_rest_of_its_batch_to_the_next(famil
     assert (handle.counters.restarts, handle.counters.lost, handle.counters.records) == (1, 1, 1)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("error", [RuntimeError("no memory"), SystemExit(1), KeyboardInterrupt()])
+def test_a_record_that_cannot_be_made_gives_its_place_back(
+    family: TinyFamily, sink: Kept, error: BaseException, monkeypatch: Any
+) -> None:
+    with watch(family, sink, max_inflight=1) as handle:
+        with monkeypatch.context() as patched:
+            patched.setattr(handle._builder, "record", raises(error))
+            generate(family.model, single(family))
+            handle._drain._thread.join(10)
+            assert not handle._drain._thread.is_alive()
+        for _ in range(2):  # there is one place, and each of them needs it
+            generate(family.model, single(family))
+            assert handle.flush()
+    counted = handle.counters
+    assert [one.dropped for one in sink.records] == [False, False]
+    assert (counted.samples, counted.records, counted.drops, counted.lost, counted.restarts) == (3, 2, 0, 1, 1)
+
+
+def raises(error: BaseException) -> Any:
+    def fail(*_: Any) -> None:
+        raise error
+
+    return fail
+
+
 # --- requests -------------------------------------------------------------------------------------------------------
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import multiprocessing
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -158,3 +161,80 @@ def test_content_that_json_cannot_hold_leaves_the_file_alone(tmp_path: Path) -> 
         with pytest.raises((ValueError, TypeError)):
             sink.write(record(0, content=content))
     assert sink.path.read_bytes() == b""
+
+
+SAID = {"answer": "a cat"}
+
+
+def permissions(*paths: Path) -> list[int]:
+    return [path.stat().st_mode & 0o777 for path in paths]
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o664, 0o600])
+def test_what_was_said_is_for_the_owner_alone(tmp_path: Path, mode: int) -> None:
+    sink = JsonLinesSink(tmp_path / "records.jsonl", max_bytes=1)
+    sink.path.chmod(mode)
+    sink.write(record(0))
+    assert permissions(sink.path) == [mode]
+    sink.write(record(1, content=SAID))
+    sink.write(record(2, content=SAID))
+    sink.write(record(3))
+    assert requests(*numbered(sink.path, 3, 2, 1)) == ["r0", "r1", "r2"]
+    assert permissions(*numbered(sink.path, 3, 2, 1)) == [mode, 0o600, 0o600]
+
+
+def test_a_file_that_gets_to_hold_what_was_said_is_closed_to_others(tmp_path: Path) -> None:
+    sink = JsonLinesSink(tmp_path / "records.jsonl")
+    assert permissions(sink.path) == [0o644 & ~umask()]
+    for one in (record(0), record(1, content=SAID), record(2)):
+        sink.write(one)
+    assert (requests(sink.path), permissions(sink.path)) == (["r0", "r1", "r2"], [0o600])
+
+
+def test_a_device_keeps_its_permissions() -> None:
+    before = permissions(Path("/dev/null"))
+    JsonLinesSink("/dev/null").write(record(0, content=SAID))
+    assert permissions(Path("/dev/null")) == before
+
+
+def umask() -> int:
+    os.umask(mask := os.umask(0))
+    return mask
+
+
+@pytest.mark.parametrize("lines", [1, 2, 5])
+def test_a_file_of_exactly_max_bytes_is_not_too_large(tmp_path: Path, lines: int) -> None:
+    length = len(json.dumps(record(0).to_dict(), separators=(",", ":"))) + 1
+    for less, kept in ((0, lines), (1, max(lines - 1, 1))):
+        path = tmp_path / f"{less}.jsonl"
+        sink = JsonLinesSink(path, max_bytes=lines * length - less)
+        for i in range(lines):
+            sink.write(record(i))
+        assert len(requests(path, *(tmp_path.glob(f"{less}.jsonl.*")))) == lines
+        first = next(iter(numbered(path, 1))) if kept < lines else path
+        assert len(requests(first)) == kept
+
+
+def test_a_file_rotated_while_its_lock_was_awaited_is_not_written_to(tmp_path: Path) -> None:
+    """The name is looked at again once the lock is there: the line goes where the name leads now."""
+    sink = JsonLinesSink(tmp_path / "records.jsonl")
+    sink.write(record(0))
+    with sink.path.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        writing = threading.Thread(target=sink.write, args=(record(1),))
+        writing.start()
+        while not waiting_for_a_lock(writing):
+            time.sleep(0.001)
+        sink.path.rename(tmp_path / "away")
+    writing.join(10)
+    assert (requests(tmp_path / "away"), requests(sink.path)) == (["r0"], ["r1"])
+
+
+def waiting_for_a_lock(thread: threading.Thread) -> bool:
+    """The system's own list of locks: it marks who waits with an arrow. Without that list, a moment has to do."""
+    assert thread.is_alive()
+    locks = Path("/proc/locks")
+    if not locks.exists():
+        time.sleep(0.2)
+        return True
+    return any("->" in line and f" {os.getpid()} " in line for line in locks.read_text().splitlines())

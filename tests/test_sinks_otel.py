@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -114,6 +115,21 @@ def test_otel_marks_what_failed_and_leaves_out_what_is_undefined(otel: Any) -> N
     assert span.attributes["error.type"] == "_OTHER"
     assert not {"vea.image_mass", "vea.layer.image_mass"} & set(span.attributes)
     assert "vea.image_mass" not in metrics()
+
+
+@pytest.mark.parametrize("text", ["\ud800", "/models/\udcff", "half \udc00"])
+def test_otel_exports_what_utf8_has_not(otel: Any, text: str) -> None:
+    """An exporter writes UTF-8, and one such text would cost it everything that is sent together."""
+    sink, finished, metrics, _ = otel
+    sink.write(record(1, request=text, model=text, unread=text))
+    sink.alert(replace(ALERT, model=text))
+    [span] = finished()
+    span.to_json().encode()
+    points = [point for metric in metrics().values() for point in metric.data.data_points]
+    texts = [span.name, *span.attributes.values(), *(value for point in points for value in point.attributes.values())]
+    escaped = ascii(text)[1:-1]
+    assert [str(one).encode() for one in texts].count(escaped.encode()) > 3
+    assert span.attributes["gen_ai.response.id"] == escaped
 
 
 def test_otel_metrics(otel: Any) -> None:

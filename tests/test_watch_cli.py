@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -281,6 +283,59 @@ def test_a_table_for_people(path: Path) -> None:
     for text in ("org/[bold]name", "4 requests", "image mass", "0.4", "NaN 2", "nan firing"):
         assert text in result.stdout
     assert "r1" not in result.stdout
+
+
+SHOWN = {  # by a terminal: nothing but the escape
+    "\x1b[2J\x1b[Hgone": r"\x1b[2J\x1b[Hgone",
+    "\x1b]0;title\x07": r"\x1b]0;title\x07",
+    "\x9b31mred": r"\x9b31mred",
+    "a\rb\x08\x00": r"a\rb\x08\x00",
+    "two\nlines": r"two\nlines",
+    "\u202efdp.exe": r"\u202efdp.exe",
+    "half \ud800": r"half \ud800",
+}
+
+
+def commands(text: str) -> set[str]:
+    """Characters that a terminal acts on; colours and the end of a line are the command's own."""
+    own = re.sub(r"\x1b\[[0-9;]*m|\n", "", text)
+    return {one for one in own if unicodedata.category(one) in ("Cc", "Cs", "Zl", "Zp") or one == "\u202e"}
+
+
+@pytest.mark.parametrize("text", SHOWN)
+def test_what_others_wrote_is_shown_and_not_executed(tmp_path: Path, text: str) -> None:
+    path = tmp_path / text.encode("utf-8", "replace").decode().replace("\x00", "")
+    sink = JsonLinesSink(path)
+    sink.write(record(0, request=text, model=text, nan=1))  # with an alert of that model
+    sink.write(record(1, model=text, request="r1", finished=text))
+    with path.open("a") as file:
+        file.write(json.dumps(record(0).to_dict() | {"time": text}) + "\n")
+    result = vea("watch", path, "--once")
+    assert result.exit_code == 0, result.exception
+    assert SHOWN[text] in result.stdout
+    assert not commands(result.stdout + result.stderr)
+    assert result.stderr.count("\n") == 1
+    follower = Follower(path, 20, 10, False)
+    follower.read()
+    live = Console(file=io.StringIO(), force_terminal=True, width=300)
+    live.print(screen(follower))
+    assert SHOWN[text][:13] in live.file.getvalue()
+    assert not commands(live.file.getvalue())
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "shift_jis"])
+def test_a_terminal_that_lacks_a_letter_shows_its_escape(path: Path, encoding: str) -> None:
+    """The dash of an absent figure and the names of models, among others."""
+    JsonLinesSink(path).write(record(0, mass=None, model="modèle-東京-👁", request="größe"))
+    command = [sys.executable, "-P", "-m", "vea_sdk", "watch", str(path), "--once"]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    done = subprocess.run(command, capture_output=True, env=env)
+    assert done.returncode == 0, done.stderr
+    assert "modèle-東京-👁: 1 requests" in re.sub(
+        r"\\(?:x(..)|u(....)|U(........))",
+        lambda found: chr(int(next(filter(None, found.groups())), 16)),
+        done.stdout.decode(encoding),
+    )
 
 
 @pytest.mark.parametrize(

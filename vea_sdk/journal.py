@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
+
+from filelock import FileLock, Timeout
 
 from vea_sdk.errors import InvalidInputError
 
@@ -17,9 +19,9 @@ _Row = dict[str, Any]
 class Journal:
     """The first line says what the run is, every further one is a row with an ``id`` of its own.
 
-    A row is flushed when it is added, so a killed process loses what it had not added and nothing else; half a last
-    line is cut off when the file is opened again. One process at a time may have it open. Without a path, rows stay in
-    memory.
+    A row is on the disk when :meth:`add` returns, so that a killed process or a power cut loses what was not added and
+    nothing else; half a last line is cut off when the file is opened again. One process at a time may have it open: a
+    file ``.<name>.lock`` beside it, which stays, holds the lock. Without a path, rows stay in memory.
 
     Args:
         path: the file, made if absent, or None.
@@ -36,13 +38,17 @@ class Journal:
         if path is None:
             return
         self._path = Path(path)
+        self._lock = FileLock(self._path.with_name(f".{self._path.name}.lock"), timeout=0, thread_local=False)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()  # the system lets go of it when a process dies
             self._file = self._path.open("a+b")
+        except Timeout as error:
+            raise InvalidInputError(f"{self._path} is being written by another process. Wait for it.") from error
         except OSError as error:
+            self._lock.release()
             raise InvalidInputError(f"results cannot be kept in {self._path}: {error}") from error
         try:
-            self._lock()
             self._read(json.loads(json.dumps(run)))
         except BaseException:
             self.close()
@@ -59,19 +65,13 @@ class Journal:
         if self._file is not None:
             self._file.close()
             self._file = None
+            self._lock.release()
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Keep a row, on disk before this returns. What JSON changes (tuples) comes back as from the file."""
+        """Keep a row, on the disk before this returns. What JSON changes (tuples) comes back as from the file."""
         line = json.dumps(row, ensure_ascii=False, allow_nan=False)
         self._keep(json.loads(line), "the new row")
         self._write(line)
-
-    def _lock(self) -> None:
-        assert self._file is not None
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when a process dies
-        except OSError as error:
-            raise InvalidInputError(f"{self._path} is being written by another process. Wait for it.") from error
 
     def _read(self, run: _Row) -> None:
         assert self._file is not None
@@ -85,7 +85,7 @@ class Journal:
             self._compare(found[1].get("run"), run)
             for where, row in lines:
                 self._keep(row, where)
-        elif not first.encode().startswith(content):
+        elif not _encoded(first).startswith(content):
             raise self._foreign()
         self._file.truncate(len(whole))
         if found is None:
@@ -122,5 +122,11 @@ class Journal:
 
     def _write(self, line: str) -> None:
         if self._file is not None:
-            self._file.write(line.encode() + b"\n")
+            self._file.write(_encoded(line) + b"\n")
             self._file.flush()
+            os.fsync(self._file.fileno())  # 0.2 ms on an SSD with ext4; a row stands for a model's answer
+
+
+def _encoded(line: str) -> bytes:
+    """JSON in UTF-8. A lone surrogate, as in names of files that are no UTF-8, is escaped, and read back as it was."""
+    return line.encode("utf-8", "backslashreplace")

@@ -17,6 +17,7 @@ from vea_sdk.cli.demo import demo
 from vea_sdk.cli.doctor import doctor
 from vea_sdk.cli.eval import evaluate
 from vea_sdk.cli.meanings import OUTPUT
+from vea_sdk.cli.output import say
 from vea_sdk.cli.profile import profile
 from vea_sdk.cli.watch import watch
 from vea_sdk.errors import VeaError
@@ -56,9 +57,9 @@ def main() -> None:
     try:
         app()
     except VeaError as error:
-        print(f"vea: {error}", file=sys.stderr)
+        say(f"vea: {error}", sys.stderr)
         sys.exit(1)
 
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+    say(f"warning: {' '.join(str(message).split())}", sys.stderr)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vea_sdk.cli.output import JsonFlag, progress_bar, report
+from vea_sdk.cli.output import JsonFlag, progress_bar, report, say
 
 
 def bench(
@@ -37,4 +37,4 @@ def bench(
         return
     report({name: str(value) for name, value in rows[0].environment.items()}, as_json)
     for one in rows:
-        print(one)
+        say(one)

@@ -22,7 +22,7 @@ from vea_sdk.cli.data import (
     SplitOption,
     open_data,
 )
-from vea_sdk.cli.output import JsonFlag, OutFolder, check_folder, progress_bar, report
+from vea_sdk.cli.output import JsonFlag, OutFolder, check_folder, progress_bar, report, say
 from vea_sdk.errors import InvalidInputError
 from vea_sdk.evaluation import METHODS, Evaluation
 from vea_sdk.evaluation import evaluate as run
@@ -110,7 +110,7 @@ def evaluate(
     if as_json:
         report(result.to_dict() | {"files": files}, as_json)
         return
-    print(result.table())
+    say(result.table())
     report({"seconds": result.seconds, "resumed": result.resumed, "files": files}, as_json)
 
 

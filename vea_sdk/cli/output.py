@@ -8,15 +8,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import transformers
 import typer
 from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
+from rich.text import Text
 
 from vea_sdk.capture.layers import LayerSelection
+from vea_sdk.printable import printable
 from vea_sdk.profiles import Profile
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -32,7 +34,7 @@ def progress(text: str) -> Iterator[None]:
         transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         yield
         return
-    with console.status(text):
+    with console.status(Text(printable(text))):
         yield
 
 
@@ -53,9 +55,16 @@ def report(fields: Mapping[str, Any], as_json: bool) -> None:
     width = max(len(name) for name in fields)
     for name, value in fields.items():
         first, *others = _lines(name, value)
-        print(f"{name:<{width}}  {first}")
+        say(f"{name:<{width}}  {first}")
         for line in others:
-            print(f"{'':<{width}}  {line}")
+            say(f"{'':<{width}}  {line}")
+
+
+def say(text: object, file: TextIO | None = None) -> None:
+    """Print lines of text. Models, requests and names of files have a part in them: what a terminal would act on is
+    shown as an escape instead."""
+    for line in str(text).rstrip("\n").split("\n"):
+        print(printable(line), file=file)
 
 
 _KINDS = ("overlay", "highlighted", "together")
@@ -84,7 +93,7 @@ class Outputs:
         try:
             picture.save(self._path(kind))
         except OSError as error:
-            raise typer.BadParameter(f"cannot write to {self._folder}: {error}", param_hint="--out") from error
+            raise typer.BadParameter(f"cannot write to {str(self._folder)!r}: {error}", param_hint="--out") from error
         return str(self._path(kind))
 
 
@@ -95,7 +104,7 @@ def check_folder(folder: Path, option: str = "--out") -> None:
         with TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise typer.BadParameter(f"cannot write to {folder}: {error}", param_hint=option) from error
+        raise typer.BadParameter(f"cannot write to {str(folder)!r}: {error}", param_hint=option) from error
 
 
 def parse_layers(text: str) -> LayerSelection:
@@ -132,10 +141,10 @@ _BOXES = ("box", "boxes", "top_patches")
 
 
 def _lines(name: str, value: Any) -> list[str]:
-    """A value as people read it; boxes and words take a line each."""
+    """A value as people read it; boxes, words and the lines of a text take a line each."""
     if isinstance(value, list) and value and isinstance(value[0], Mapping | list | tuple):
-        return [_item(name, one) for one in value]
-    return [_item(name, value)]
+        return [printable(_item(name, one)) for one in value]
+    return value.split("\n") if isinstance(value, str) else [printable(_item(name, value))]
 
 
 def _item(name: str, value: Any) -> str:

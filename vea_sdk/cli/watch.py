@@ -12,9 +12,10 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from vea_sdk.cli.output import JsonFlag, progress, report
+from vea_sdk.cli.output import JsonFlag, progress, report, say
 from vea_sdk.cli.watch_screen import Follower, screen
 from vea_sdk.errors import InvalidInputError
+from vea_sdk.printable import printable
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="What a JsonLinesSink writes.")]
 FollowFlag = Annotated[
@@ -58,7 +59,7 @@ def watch(
 
 def _once(follower: Follower, as_json: bool) -> None:
     for line in follower.tail.wrong:
-        print(f"vea: {line}", file=sys.stderr)
+        say(f"vea: {printable(line)}", sys.stderr)
     if not follower.last:
         raise InvalidInputError(f"{str(follower.tail.path)!r} holds no record; a JsonLinesSink writes them.")
     if as_json:

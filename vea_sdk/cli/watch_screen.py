@@ -9,7 +9,6 @@ from typing import Any
 
 from rich import box
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +17,7 @@ from vea_sdk.monitor.record import Record
 from vea_sdk.monitor.statistics import STATISTICS, outcome
 from vea_sdk.monitor.tail import Tail
 from vea_sdk.monitor.watch import Watch
+from vea_sdk.printable import printable
 
 _SHOWN = ("image_mass", "entropy_ratio", "agreement", "request")  # of each record
 
@@ -63,9 +63,11 @@ def screen(follower: Follower) -> RenderableType:
 
 
 def _head(summary: dict[str, Any]) -> Text:
-    text = Text(summary["file"], style="bold")
+    text = Text(printable(summary["file"]), style="bold")
     if summary["wrong_lines"]:
-        text.append(f"   {summary['wrong_lines']} wrong lines, the last: {summary['wrong'][-1]}", style="red")
+        text.append(
+            f"   {summary['wrong_lines']} wrong lines, the last: {printable(summary['wrong'][-1])}", style="red"
+        )
     if summary["gaps"]:
         text.append(f"   rotated away unread: {summary['gaps']} times", style="red")
     return text
@@ -73,7 +75,9 @@ def _head(summary: dict[str, Any]) -> Text:
 
 def _quantiles(model: str, fields: dict[str, Any]) -> Table:
     counts = ", ".join(f"{fields[name]} {name}" for name in ("requests", "dropped", "failed", "nan"))
-    table = Table(title=Text(f"{model}: {counts}"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=Text(printable(f"{model}: {counts}")), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     table.add_column("statistic")
     for name in ("last", "p1", "p50", "p99", "PSI"):
         table.add_column(name, justify="right")
@@ -95,16 +99,17 @@ def _records(records: deque[Record]) -> Table:
         state = outcome(record)
         style = "" if state == "ended" else "red"
         when = time.strftime("%H:%M:%S", time.localtime(record.time))
-        table.add_row(
-            when, escape(record.request), escape(state), *(_number(one.read(record)) for one in shown), style=style
-        )
+        texts = (Text(printable(text)) for text in (when, record.request, state))
+        table.add_row(*texts, *(_number(one.read(record)) for one in shown), style=style)
     return table
 
 
 def _alert(alert: dict[str, Any]) -> Text:
     when = time.strftime("%H:%M:%S", time.localtime(alert["time"]))
     line = f"{when} {alert['kind']} {alert['state']}: {alert['model']}, {alert['statistic']} {_number(alert['value'])}"
-    return Text(f"{line}, limit {_number(alert['limit'])}", style="red" if alert["state"] == "firing" else "green")
+    return Text(
+        printable(f"{line}, limit {_number(alert['limit'])}"), style="red" if alert["state"] == "firing" else "green"
+    )
 
 
 def _number(value: float | None) -> str:

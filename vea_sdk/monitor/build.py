@@ -20,6 +20,7 @@ from vea_sdk.monitor.generation import Generation, Place
 from vea_sdk.monitor.places import patches
 from vea_sdk.monitor.record import Figures, Record
 from vea_sdk.monitor.ring import Ring
+from vea_sdk.printable import printable
 
 _log = logging.getLogger("vea_sdk.monitor")
 _STAGED = 1024  # float32 values: 4 KB of pinned memory
@@ -68,7 +69,7 @@ class Builder:
                 content=self._said(generation, place) if self._content else None,
             )
         except Exception as error:
-            _log.exception("the record of %s has no figures", place.request)
+            _log.exception("the record of %s has no figures", printable(place.request))
             return self._without_figures(place.request, repr(error), finished=generation.finished)
 
     def _record(self, generation: Generation, place: Place) -> Record:
@@ -177,7 +178,7 @@ class Builder:
             try:
                 generation.layouts = self._lay_out(generation)
             except Exception as error:  # of a processor, too: the figures are worth having without boxes
-                _log.warning("no boxes: %s", error)
+                _log.warning("no boxes: %s", printable(error))
                 generation.image_sizes = None
                 return None
         return generation.layouts[request]

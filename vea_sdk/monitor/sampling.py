@@ -11,8 +11,11 @@ def sampled(request: str, rate: float) -> bool:
     """Whether hash(request) / 2⁶⁴ < rate.
 
     The same request is decided the same way in every process, and what a low rate samples a higher one samples too.
+    An id may be any string: what came as bytes that are no UTF-8 has lone surrogates.
     """
-    return int.from_bytes(blake2b(request.encode(), digest_size=8).digest()) < round(rate * 2**64)
+    return int.from_bytes(blake2b(request.encode("utf-8", "surrogatepass"), digest_size=8).digest()) < round(
+        rate * 2**64
+    )
 
 
 def check_rate(rate: float) -> float:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vea_sdk.errors import InvalidInputError
 from vea_sdk.monitor.record import Record
+
+try:
+    import fcntl
+except ImportError:  # Windows: neither these locks nor the renaming of an open file
+    fcntl = None  # type: ignore[assignment]
 
 
 class JsonLinesSink:
@@ -20,6 +25,9 @@ class JsonLinesSink:
     file, somebody else may move it away (logrotate), and there is nothing to flush. Rotation renames
     (``os.replace``) and never copies. A line that does not fit on the disk is taken back whole, and the error raised.
 
+    A file that holds what was asked or said (``content=True``) is for its owner alone (0600), from before the first
+    such line; others keep the permissions they have.
+
     Args:
         path: the file; its folder must exist.
         max_bytes: size above which a line goes to a new file; a longer line has a file for itself.
@@ -27,7 +35,7 @@ class JsonLinesSink:
         fsync: wait until the disk has each line, to survive a power cut.
 
     Raises:
-        InvalidInputError: an option out of range, or a path that cannot be written.
+        InvalidInputError: an option out of range, a path that cannot be written, or a system without POSIX file locks.
     """
 
     def __init__(
@@ -35,6 +43,8 @@ class JsonLinesSink:
     ) -> None:
         if max_bytes < 1 or keep < 1:
             raise InvalidInputError(f"max_bytes={max_bytes} and keep={keep} must be at least 1.")
+        if fcntl is None:
+            raise InvalidInputError("JsonLinesSink needs the file locks of POSIX (fcntl): use a CallbackSink here.")
         self.path = Path(path)
         self._max_bytes = max_bytes
         self._keep = keep
@@ -54,11 +64,14 @@ class JsonLinesSink:
         """
         line = json.dumps(record.to_dict(), allow_nan=False, separators=(",", ":")).encode() + b"\n"
         while True:
-            with self._locked() as file:
-                size = os.fstat(file).st_size
+            with self._locked(0o644 if record.content is None else 0o600) as file:
+                found = os.fstat(file)
+                size = found.st_size
                 if size and size + len(line) > self._max_bytes:
                     self._rotate()
                     continue
+                if record.content is not None and stat.S_ISREG(found.st_mode) and found.st_mode & 0o077:
+                    os.fchmod(file, 0o600)
                 self._append(file, size, line)
                 return
 
@@ -66,10 +79,10 @@ class JsonLinesSink:
         """Nothing is held open between records."""
 
     @contextmanager
-    def _locked(self) -> Iterator[int]:
+    def _locked(self, mode: int = 0o644) -> Iterator[int]:
         """The file that bears the name once the lock is ours: another process may have rotated while we waited."""
         while True:
-            file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, mode)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 if _same_file(file, self.path):

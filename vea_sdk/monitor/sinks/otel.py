@@ -9,6 +9,7 @@ from vea_sdk.monitor.alerts import Alert
 from vea_sdk.monitor.record import Record
 from vea_sdk.monitor.sinks.optional import needed
 from vea_sdk.monitor.statistics import COUNTS, PER_LAYER, STATISTICS
+from vea_sdk.printable import encodable
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -84,7 +85,7 @@ class OpenTelemetrySink:
         parent = self._begun.pop(record.request, None) or self._context.Context()
         end = round(record.time * 1e9)
         span = self._tracer.start_span(
-            f"{OPERATION} {record.model}",
+            f"{OPERATION} {labels['gen_ai.request.model']}",
             context=parent,
             kind=self._trace.SpanKind.INTERNAL,
             attributes=labels | _attributes(record),
@@ -98,7 +99,7 @@ class OpenTelemetrySink:
     def alert(self, alert: Alert) -> None:
         """Count an alert that opens, for ``Watch(on_alert=sink.alert)``."""
         if alert.state == "firing":
-            self._alerts.add(1, {"gen_ai.request.model": alert.model, "vea.alert": alert.kind})
+            self._alerts.add(1, {"gen_ai.request.model": encodable(alert.model), "vea.alert": alert.kind})
 
     def close(self) -> None:
         """The providers are the caller's, who flushes them."""
@@ -107,7 +108,7 @@ class OpenTelemetrySink:
         labels = {
             "gen_ai.operation.name": OPERATION,
             "gen_ai.provider.name": self._provider,
-            "gen_ai.request.model": record.model,
+            "gen_ai.request.model": encodable(record.model),
         }
         return labels | ({"error.type": "_OTHER"} if record.finished == "failed" else {})
 
@@ -145,4 +146,8 @@ def _attributes(record: Record) -> dict[str, Any]:
     for one, figure in PER_LAYER:
         values = [figure(layer) for layer in record.per_layer]
         found[f"vea.layer.{one.name}"] = values if values and None not in values else None
-    return {name: value for name, value in found.items() if value is not None}
+    return {
+        name: encodable(value) if isinstance(value, str) else value
+        for name, value in found.items()
+        if value is not None
+    }

@@ -153,5 +153,5 @@ class MonitorCollector:
             unit = "copied_bytes" if name == "bytes_copied" else name
             family = self._family(f"vea_monitor_{unit}", f"Counted by the monitor: {name}.", labels=["model"])
             for model, counters in counted.items():
-                family.add_metric([model], counters[name])
+                family.add_metric([encodable(model)], counters[name])
             yield family
