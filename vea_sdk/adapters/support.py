@@ -15,7 +15,7 @@ TABLE = Path(__file__).with_name("conformance.json")
 @cache
 def table() -> dict[str, Any]:
     """The suite's last result: {"transformers": …, "torch": …, "architectures": [row, …]}."""
-    result: dict[str, Any] = json.loads(TABLE.read_text())
+    result: dict[str, Any] = json.loads(TABLE.read_text(encoding="utf-8"))
     return result
 
 
