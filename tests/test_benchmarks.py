@@ -320,3 +320,4 @@ def test_a_missed_limit_says_why() -> None:
     assert str(missed).split("MISSED: ")[1].startswith("few cores")
     assert "span the limit" in str(row("x", Spread(0.9, 1.2, 1.3), "×", limit=1.0, reason="few cores"))
     assert "MISSED" not in str(row("x", Spread(0.8, 0.9, 0.95), "×", limit=1.0))
+    assert str(row("x", 0.9, "×", shape={"n": 3})) == "--  x: 0.9 × [0.9, 0.9]  (n=3 )"

@@ -65,7 +65,7 @@ HOSTILE = {  # what came in, what may be shown of it
     "\u202egnp.exe": r"\u202egnp.exe",
     "one\u2028two\x85three": r"one\u2028two\x85three",
     "lone \ud800": r"lone \ud800",
-    "naïve 日本語 ‏עברית 👩‍🔬\u00a0!": "naïve 日本語 ‏עברית 👩‍🔬\u00a0!",
+    "naïve 日本語 \u200fעברית 👩\u200d🔬\u00a0!": "naïve 日本語 \u200fעברית 👩\u200d🔬\u00a0!",
 }
 
 

@@ -55,7 +55,7 @@ class Row:
     def __str__(self) -> str:
         """One line, the limit beside the figure."""
         limit = "" if self.limit is None else f"  limit {'≤' if self.better == 'lower' else '≥'} {self.limit:g}"
-        verdict = {True: "  held", False: f"  MISSED: {self._why_missed()}", None: ""}[self.met]
+        verdict = "" if self.met is None else "  held" if self.met else f"  MISSED: {self._why_missed()}"
         shape = " ".join(f"{name}={value}" for name, value in self.shape.items())
         figures = f"{self.value:.4g} {self.unit} [{self.p20:.4g}, {self.p80:.4g}]"
         return f"{self.target or '--'}  {self.what}: {figures}{limit}{verdict}  ({shape} {self.dtype or ''})"

@@ -54,13 +54,13 @@ def _wrong(value: Any, where: str, right: str) -> InvalidInputError:
 
 
 def _number(value: Any, where: str) -> float:
-    if type(value) not in (float, int) or not -_LARGEST <= value <= _LARGEST:  # false of NaN, too
-        raise _wrong(value, where, "a number")
+    if not isinstance(value, float | int) or isinstance(value, bool) or not -_LARGEST <= value <= _LARGEST:
+        raise _wrong(value, where, "a number")  # NaN, too, which no comparison holds for
     return float(value)
 
 
 def _whole(value: Any, where: str) -> int:
-    if type(value) is not int or not 0 <= value <= _LARGEST:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _LARGEST:
         raise _wrong(value, where, "a whole number")
     return value
 
@@ -69,7 +69,7 @@ def _plain(declared: type) -> _Reader:
     right = {str: "a text", bool: "true or false"}[declared]
 
     def read(value: Any, where: str) -> Any:
-        if type(value) is not declared:
+        if not isinstance(value, declared):
             raise _wrong(value, where, right)
         return value
 
