@@ -94,11 +94,13 @@ inline std::string text(py::handle object) { return std::string(py::str(object))
 
 template <class Number>
 Number number(py::handle value, const char* name, const char* wanted) {
+    // True is an integer to Python, and no number of anything.
+    const bool truth = std::is_integral_v<Number> && !std::is_same_v<Number, bool> && PyBool_Check(value.ptr());
     try {
-        return value.cast<Number>();
+        if (!truth) return value.cast<Number>();
     } catch (const py::cast_error&) {
-        refuse(name, " = ", text(py::repr(value)), "; give ", wanted);
     }
+    refuse(name, " = ", text(py::repr(value)), "; give ", wanted);
 }
 
 // One tensor argument: what the kernels need of it, and what the messages need.

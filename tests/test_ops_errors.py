@@ -257,3 +257,24 @@ def test_topk_refused(function):
     ):
         with pytest.raises(InvalidInputError, match=message):
             function(scores, k)
+
+
+@pytest.mark.parametrize("window", [True, False, 2.0, "3", 0, -1])
+def test_a_window_is_a_number_of_keys(window):
+    query, key, index = torch.rand(1, 2, 1, 8), torch.rand(1, 2, 5, 8), torch.arange(2)[None]
+    for operator in (ops.image_attention, ops.reference.image_attention):
+        with pytest.raises(InvalidInputError, match="window"):
+            operator(query, key, index, window=window)
+
+
+@pytest.mark.parametrize("name", ["out", "stats"])
+def test_autograd_hears_of_what_is_written(name):
+    """As of torch's own operations in place: a value that backward() needs has changed."""
+    query, key, index = torch.rand(1, 2, 1, 8), torch.rand(1, 2, 5, 8), torch.arange(4)[None]
+    written = torch.zeros(1, 4)
+    weight = torch.ones(1, 4, requires_grad=True)
+    loss = (weight * written).sum()
+    ops.image_attention(query, key, index, **{name: written})
+    assert written._version == 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()

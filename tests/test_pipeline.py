@@ -396,3 +396,8 @@ def test_an_option_that_is_none(family: Any) -> None:
     ):
         with pytest.raises(TypeError, match=r"'sigmaa'.*sigma"):
             call()
+
+
+def test_a_tokenizer_is_no_processor(family: Any) -> None:
+    with pytest.raises(InvalidInputError, match=r"is a tokenizer.*AutoProcessor"):
+        vea.wrap(family.model, family.processor.tokenizer)

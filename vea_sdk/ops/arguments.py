@@ -150,7 +150,8 @@ def _require_number(name: str, value: object) -> None:
 
 
 def _require_integer(name: str, value: object) -> None:
-    _require(isinstance(value, (numbers.Integral, torch.SymInt)), f"{name} = {value!r}; give an integer")
+    whole = isinstance(value, (numbers.Integral, torch.SymInt)) and not isinstance(value, bool)
+    _require(whole, f"{name} = {value!r}; give an integer")
 
 
 def _check_tensor(

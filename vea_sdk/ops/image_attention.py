@@ -86,6 +86,9 @@ def image_attention(
     )  # fmt: skip
     if type(query) is Tensor and not torch.compiler.is_compiling():
         scores, chosen = _run(a, out, stats)  # past torch's dispatcher, which costs more than a small kernel
+        for written in (out, stats):
+            if written is not None:  # which the dispatcher would have told autograd
+                torch.autograd.graph.increment_version(written)
         return scores if chosen is None else (scores, chosen)
     figures: Tensor
     if out is None:

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any, TypedDict, TypeVar, get_args, get_type_hints, overload
 
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 from typing_extensions import Unpack
 
 from vea_sdk import adapters
@@ -74,7 +75,7 @@ class VLM:
         self.constants = Constants(lam, sigma, alpha).checked()
         self.prompts = Prompts(plain_prompt, highlight_prompt)
         self.model = without_parallel(model)  # whose wrappers have no generate()
-        self.processor = processor
+        self.processor = _checked(processor)
         if adapter is not None:
             self.adapter = adapter(model) if isinstance(adapter, type) else adapter
         self.attend_with = _delegate(attend_with, layers)
@@ -471,6 +472,16 @@ def wrap(
             be fetched over http(s)); see :class:`VLM`.
     """
     return VLM(model, processor, layers, lam=lam, sigma=sigma, alpha=alpha, attend_with=attend_with, **options)
+
+
+def _checked(processor: Any) -> Any:
+    """The processor, which must prepare pictures, too."""
+    if isinstance(processor, PreTrainedTokenizerBase):
+        raise InvalidInputError(
+            f"processor={type(processor).__name__} is a tokenizer, which prepares no pictures. Pass the model's "
+            "processor: transformers.AutoProcessor.from_pretrained(...)."
+        )
+    return processor
 
 
 def _check_names(function: str, given: Mapping[str, Any], known: type) -> None:
