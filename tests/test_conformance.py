@@ -43,8 +43,19 @@ def run_suite(*arguments: str, minutes: int) -> list[dict[str, Any]]:
 
 def test_the_ways_to_look() -> None:
     """One architecture of each kind: merged and cross-attention, own code, indexer, embeddings, masks, tiles, keys that
-    layers share."""
-    kinds = ["t5gemma2", "idefics", "git", "dots3_note", "blip-2", "kosmos-2.5", "idefics3", "qwen3_5", "gemma4"]
+    layers share, a cache that the decoder wraps."""
+    kinds = [
+        "t5gemma2",
+        "idefics",
+        "git",
+        "blip",
+        "dots3_note",
+        "blip-2",
+        "kosmos-2.5",
+        "idefics3",
+        "qwen3_5",
+        "gemma4",
+    ]
     rows = run_suite(*kinds, minutes=5)
     found = states(rows)
     assert {name: capture for name, (capture, _) in found.items()} == dict.fromkeys(kinds, "ok")
@@ -54,6 +65,7 @@ def test_the_ways_to_look() -> None:
     assert asked == dict.fromkeys(kinds, "ok") | {
         "idefics": "one turn",
         "git": "one picture, one turn",
+        "blip": "one picture, one turn",
         "blip-2": "answer only",
         "kosmos-2.5": "answer only",
     }

@@ -113,6 +113,8 @@ class GenerateCall(Span):
 
         Its prefill shows the cache. Without one, a pass feeds the ids of the last pass and one more token.
         """
+        # Some decoders wrap the cache that they are given in one with room for the encoder's keys, and return that.
+        cache = getattr(cache, "self_attention_cache", cache)
         phase = PHASE.get()
         prefill = phase is not None and phase.name == "prefill"
         if not self._begun or prefill:
