@@ -23,11 +23,11 @@ from vea_sdk.adapters import Adapter
 from vea_sdk.capture import interception
 from vea_sdk.capture.compiled import is_compiled
 from vea_sdk.capture.hooks import OfOneModule, argument_names, named
-from vea_sdk.capture.prompt import cache_in
+from vea_sdk.capture.prompt import cache_in, fed_ids
 from vea_sdk.capture.watch import StopForward, around
 from vea_sdk.monitor.boards import Boards
 from vea_sdk.monitor.generation import Generation
-from vea_sdk.monitor.lookup import IGNORED, Begin, End, Lookup, ids_in
+from vea_sdk.monitor.lookup import IGNORED, Begin, End, Lookup
 
 _log = logging.getLogger("vea_sdk.monitor")
 _ANNOUNCED = -1  # depth of a pass that generate() compiles
@@ -140,7 +140,7 @@ class Hooks:
                 fed = named(names, args, kwargs)
                 if not _owned(fed):
                     return
-                if generation.enter_pass(ids_in(fed)):
+                if generation.enter_pass(fed_ids(fed)):
                     here.generation = generation
             if self._boards is not None and any(is_compiled(part) for part in self._path):
                 here.graph = True
@@ -186,7 +186,7 @@ class Hooks:
             generation = self._lookup.running()
             follower = None if generation is None else generation.follower
             followed = generation is not None and follower is not None and _owned(kwargs)
-            if generation is not None and followed and generation.enter_pass(ids_in(kwargs)):
+            if generation is not None and followed and generation.enter_pass(fed_ids(kwargs)):
                 here.announced = generation
             if follower is None or here.announced is None or not follower.begin_compiled(model, kwargs):
                 self._boards.begin(None)
@@ -222,7 +222,7 @@ def _owned(fed: Mapping[str, Any]) -> bool:
     """Whether a pass with these named arguments is one of the running ``generate()``, if there is one, and not of what
     else runs the model meanwhile."""
     call = interception.CALL.get()
-    return call is None or call.owns(cache_in(fed), ids_in(fed))
+    return call is None or call.owns(cache_in(fed), fed_ids(fed))
 
 
 @contextmanager

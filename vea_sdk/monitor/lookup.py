@@ -14,13 +14,11 @@ import torch
 from torch import Tensor
 
 from vea_sdk.capture.interception import CALL, PHASE
-from vea_sdk.capture.prompt import CACHE_NAMES, cache_in
+from vea_sdk.capture.prompt import CACHE_NAMES, cache_in, fed_ids
 from vea_sdk.monitor.generation import Generation
 
 IGNORED = Generation()
 """Stands for passes that are nobody's request: drafts, and tokens whose prompt was fed before the monitor came."""
-
-_IDS = ("input_ids", "decoder_input_ids")
 
 Begin = Callable[[Mapping[str, Any], Tensor, Generation | None], Generation]
 End = Callable[[Generation, str], None]
@@ -62,7 +60,7 @@ class Lookup:
         if call is None and before is not None:
             if phase is not None and phase is before.phase:
                 return before
-            if phase is None and self._continues(before, cache, tokens, ids_in(fed)):
+            if phase is None and self._continues(before, cache, tokens, fed_ids(fed)):
                 return before
         elif call is None and phase is None and cache is not None and tokens.shape[1] == 1:
             return IGNORED
@@ -73,7 +71,7 @@ class Lookup:
         if call is not None:
             call.kept[id(self)] = generation
         elif by_thread:
-            generation.ids = ids_in(fed)
+            generation.ids = fed_ids(fed)
             self._uncached.generation = generation
         if not by_thread and (call is None or generation.follower is not None):
             self._keep(cache, generation, ends=call is None)
@@ -117,10 +115,6 @@ def tokens_in(fed: Mapping[str, Any]) -> Tensor | None:
         if isinstance(fed.get(name), Tensor):
             return fed[name]  # type: ignore[no-any-return]
     return next((value for value in fed.values() if isinstance(value, Tensor)), None)
-
-
-def ids_in(fed: Mapping[str, Any]) -> Tensor | None:
-    return next((fed[name] for name in _IDS[::-1] if isinstance(fed.get(name), Tensor)), None)
 
 
 def _cache_of(output: Any) -> Any:
