@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter
 
 from vea_sdk import evidence
 from vea_sdk.benchmark import Row, Spread, alternate, ratios, row, timer
-from vea_sdk.evidence.smooth import smoothing_columns
+from vea_sdk.evidence.smoothing import smoothing_columns
 
 SIGMA, ALPHA = 0.5, 0.5
 SIZES = {(756, 1008): (27, 36), (504, 504): (18, 18)}  # pixels: patches of 28, as Qwen2.5-VL has them

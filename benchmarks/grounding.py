@@ -29,7 +29,7 @@ from vea_sdk.benchmark.rows import environment
 from vea_sdk.cli.data import degraded
 from vea_sdk.evaluation import METHODS, Evaluation, evaluate
 from vea_sdk.evaluation.analysis import Analysis, summary
-from vea_sdk.evaluation.analysis.summary import curves
+from vea_sdk.evaluation.analysis.summaries import curves
 from vea_sdk.evaluation.analysis.tables import histogram
 from vea_sdk.evaluation.datasets import Dataset
 from vea_sdk.grounding import sinks

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from vea_sdk.evaluation.analysis.figures import rapt_figure
-from vea_sdk.evaluation.analysis.summary import Point
+from vea_sdk.evaluation.analysis.summaries import Point
 
 _COLOURS = {"base": "C7", "inst": "C0", "vea": "C2"}
 

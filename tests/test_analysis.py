@@ -20,7 +20,7 @@ import vea_sdk as vea
 from vea_sdk import tiny
 from vea_sdk.errors import InvalidInputError
 from vea_sdk.evaluation.analysis import Analysis, Look, analyze, write
-from vea_sdk.evaluation.analysis.summary import Outcomes, curves, misplaced, summary
+from vea_sdk.evaluation.analysis.summaries import Outcomes, curves, misplaced, summary
 from vea_sdk.evaluation.analysis.tables import histogram, tables
 from vea_sdk.evaluation.layers import layer_figures
 

@@ -77,7 +77,7 @@ def test_wheel_holds_the_package_and_nothing_else(cpu_wheel):
     names = zipfile.ZipFile(cpu_wheel).namelist()
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"vea_sdk"}
-    for wanted in ("vea_sdk/py.typed", "vea_sdk/_C.pyi", "vea_sdk/ops/image_attention.py"):
+    for wanted in ("vea_sdk/py.typed", "vea_sdk/_C.pyi", "vea_sdk/ops/image_attention_op.py"):
         assert wanted in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     data = [p.relative_to(ROOT).as_posix() for p in ROOT.glob("vea_sdk/**/*.json")]

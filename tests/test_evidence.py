@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 from vea_sdk import _native
 from vea_sdk.errors import GeometryError, InvalidInputError, NaNAttentionError
 from vea_sdk.evidence import build_map, denoise, normalize, smooth
-from vea_sdk.evidence.smooth import Side, smoothing_columns
+from vea_sdk.evidence.smoothing import Side, smoothing_columns
 
 SIZES = [
     # (height, width), (rows, cols): divisible, odd, non-divisible, tiny, and grids finer than the picture

@@ -14,7 +14,7 @@ from vea_sdk import _native
 from vea_sdk.errors import InvalidInputError
 from vea_sdk.evidence import highlight, overlay
 from vea_sdk.evidence.colours import heat
-from vea_sdk.evidence.overlay import OPACITY
+from vea_sdk.evidence.overlaying import OPACITY
 
 H, W = 37, 53
 RNG = np.random.default_rng(0)

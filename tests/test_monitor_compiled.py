@@ -563,7 +563,7 @@ class Recording(TorchDispatchMode):
 
 def dispatched(*args: Any, stats: Tensor | None = None, **options: Any) -> Tensor:
     """``ops.image_attention`` past its short cut, which no recording sees."""
-    from vea_sdk.ops.image_attention import _SCHEMA
+    from vea_sdk.ops.image_attention_op import _SCHEMA
 
     names = [part.split()[1] for part in _SCHEMA.split(", ")]
     given = dict.fromkeys(names) | {"weight": 1.0, "per_head": False} | dict(zip(names, args, strict=False)) | options

@@ -23,7 +23,7 @@ from vea_sdk.grounding.samples import Sample
 from vea_sdk.profiles.profile import PROFILE_FILE, Profile
 from vea_sdk.prompts import PLAIN_PROMPT
 from vea_sdk.tiny import draw, low_contrast, mask, noise
-from vea_sdk.tiny.held_out import asked
+from vea_sdk.tiny.held_out_set import asked
 
 TEST_SEED, PROFILE_SEED = 0, 10_000
 SIGMAS = (0.5, 0.1)  # the method's smoothing, and a narrower one

@@ -13,7 +13,7 @@ from PIL import Image
 from vea_sdk.errors import InvalidInputError
 from vea_sdk.evidence import Evidence, highlight, layout_map
 from vea_sdk.evidence.constants import Constants
-from vea_sdk.evidence.denoise import denoised
+from vea_sdk.evidence.denoising import denoised
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from vea_sdk.adapters.geometry import ImageLayout
 from vea_sdk.errors import GeometryError, InvalidInputError
 from vea_sdk.evidence.arrays import ArrayT, check_image_hw, device_of, like, to_numpy
 from vea_sdk.evidence.compiled import kernels_for
-from vea_sdk.evidence.denoise import denoised
-from vea_sdk.evidence.normalize import normalize_
-from vea_sdk.evidence.smooth import Side, expand, expand_compiled, sigma_in_pixels
+from vea_sdk.evidence.denoising import denoised
+from vea_sdk.evidence.normalizing import normalize_
+from vea_sdk.evidence.smoothing import Side, expand, expand_compiled, sigma_in_pixels
 
 Canvas = Literal["original", "input"]
 """The picture as the user gave it, or the cropped, padded and resized one that the model saw."""

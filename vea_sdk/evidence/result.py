@@ -16,9 +16,9 @@ from vea_sdk.adapters.geometry import Box, ImageLayout
 from vea_sdk.errors import GeometryError, InvalidInputError, NaNAttentionError
 from vea_sdk.evidence import files, regions
 from vea_sdk.evidence.canvas import input_canvas
-from vea_sdk.evidence.highlight import highlight
+from vea_sdk.evidence.highlighting import highlight
 from vea_sdk.evidence.maps import Canvas, layout_map, look_map, on_canvas
-from vea_sdk.evidence.overlay import OPACITY, overlay
+from vea_sdk.evidence.overlaying import OPACITY, overlay
 
 _MapKey = tuple[Literal["highlight", "look"], Canvas, float | None]
 

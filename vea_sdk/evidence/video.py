@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from vea_sdk.errors import GeometryError, InvalidInputError
-from vea_sdk.evidence.highlight import highlight
+from vea_sdk.evidence.highlighting import highlight
 from vea_sdk.evidence.maps import density
-from vea_sdk.evidence.normalize import normalize
-from vea_sdk.evidence.overlay import OPACITY, check_opacity, overlay
+from vea_sdk.evidence.normalizing import normalize
+from vea_sdk.evidence.overlaying import OPACITY, check_opacity, overlay
 from vea_sdk.evidence.result import Evidence
 from vea_sdk.evidence.videos import Video
 
@@ -130,7 +130,7 @@ class VideoEvidence(Sequence[Evidence]):
         return Video(tuple(frames), video.seconds)
 
     def overlay(self, step: int, *, legend: bool = False, opacity: float = OPACITY) -> Image.Image:
-        """The step's first frame with :meth:`look` drawn over it, see :func:`vea_sdk.evidence.overlay.overlay`.
+        """The step's first frame with :meth:`look` drawn over it, see :func:`vea_sdk.evidence.overlay`.
 
         Raises InvalidInputError for a step that is none.
         """

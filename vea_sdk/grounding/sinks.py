@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vea_sdk.adapters.geometry import Box, PatchGrid
 from vea_sdk.errors import InvalidInputError
 from vea_sdk.evidence import Evidence, denoise
-from vea_sdk.evidence.denoise import Border, spikes
+from vea_sdk.evidence.denoising import Border, spikes
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from ..grounding.samples import Sample
 from .degrade import degradation, low_contrast, mask, noise, resolution
 from .fields import ABSENT, KINDS
-from .held_out import HELD_OUT, held_out
+from .held_out_set import HELD_OUT, held_out
 from .pictures import Picture, compose, draw
 from .profiling import profiling_set
 

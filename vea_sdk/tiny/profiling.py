@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ..errors import InvalidInputError
 from ..evaluation.datasets import Dataset
-from .held_out import asked
+from .held_out_set import asked
 
 FIRST, STOP = 10_000, 20_000
-"""Seeds set aside for profiling; see :mod:`vea_sdk.tiny.held_out` for the others."""
+"""Seeds set aside for profiling; see :mod:`vea_sdk.tiny.held_out_set` for the others."""
 
 STEP = 1_000
 

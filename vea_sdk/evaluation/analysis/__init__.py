@@ -3,6 +3,6 @@
 from vea_sdk.evaluation.analysis.files import write
 from vea_sdk.evaluation.analysis.look import Look
 from vea_sdk.evaluation.analysis.run import Analysis, analyze
-from vea_sdk.evaluation.analysis.summary import summary
+from vea_sdk.evaluation.analysis.summaries import summary
 
 __all__ = ["Analysis", "Look", "analyze", "summary", "write"]

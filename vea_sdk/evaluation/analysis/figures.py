@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vea_sdk.evaluation.analysis.run import Analysis
-from vea_sdk.evaluation.analysis.summary import CHANCE, Point, curves
+from vea_sdk.evaluation.analysis.summaries import CHANCE, Point, curves
 from vea_sdk.evaluation.analysis.tables import BINS, Bin, histogram
 from vea_sdk.evidence import Evidence, layout_map, overlay
 from vea_sdk.grounding import metrics

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from vea_sdk.evaluation.analysis.run import Analysis
-from vea_sdk.evaluation.analysis.summary import summary
+from vea_sdk.evaluation.analysis.summaries import summary
 from vea_sdk.evaluation.analysis.tables import tables
 from vea_sdk.evaluation.plot import can_draw
 from vea_sdk.whole_file import write_whole

@@ -12,7 +12,7 @@ import numpy as np
 
 from vea_sdk.evaluation.analysis.look import Look
 from vea_sdk.evaluation.analysis.run import Analysis
-from vea_sdk.evaluation.analysis.summary import Point, curves, misplaced
+from vea_sdk.evaluation.analysis.summaries import Point, curves, misplaced
 
 BINS = np.linspace(0, 1, 21)
 Bin = tuple[float, float, int, int]

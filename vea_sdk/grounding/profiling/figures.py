@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vea_sdk.grounding.profiling.confidence import Stability, Transfer, stability, transfer
 from vea_sdk.grounding.profiling.measurement import Measurement
+from vea_sdk.grounding.profiling.resampling import Stability, Transfer, stability, transfer
 from vea_sdk.grounding.profiling.study import sink_summaries
 from vea_sdk.profiles import Profile
 

@@ -10,9 +10,9 @@ from vea_sdk._version import __version__
 from vea_sdk.capture.layers import LayerSelection
 from vea_sdk.grounding.metrics import Rule
 from vea_sdk.grounding.profiling.choice import best_layers, n_best
-from vea_sdk.grounding.profiling.confidence import confidence
-from vea_sdk.grounding.profiling.measure import Attends, measure
 from vea_sdk.grounding.profiling.measurement import Measurement
+from vea_sdk.grounding.profiling.measuring import Attends, measure
+from vea_sdk.grounding.profiling.resampling import confidence
 from vea_sdk.grounding.samples import Sample
 from vea_sdk.profiles.profile import PerLayer, Profile
 

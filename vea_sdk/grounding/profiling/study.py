@@ -8,9 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
-from vea_sdk.evidence.denoise import Border
-from vea_sdk.grounding.profiling.confidence import stability, transfer
+from vea_sdk.evidence.denoising import Border
 from vea_sdk.grounding.profiling.measurement import Measurement
+from vea_sdk.grounding.profiling.resampling import stability, transfer
 from vea_sdk.grounding.sinks import SinkSummary, summarise
 from vea_sdk.profiles import Profile
 from vea_sdk.whole_file import write_whole

@@ -13,7 +13,7 @@ from torch import Tensor
 from vea_sdk.adapters.geometry import Box
 from vea_sdk.errors import InvalidInputError
 from vea_sdk.evidence.colours import heat
-from vea_sdk.evidence.highlight import check_size, checked_map
+from vea_sdk.evidence.highlighting import check_size, checked_map
 from vea_sdk.evidence.images import to_rgb
 from vea_sdk.evidence.legend import with_legend
 

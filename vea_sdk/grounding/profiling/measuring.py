@@ -16,7 +16,7 @@ from vea_sdk.adapters import Adapter
 from vea_sdk.capture.layers import LayerSelection, resolve_layers
 from vea_sdk.errors import InvalidInputError, NaNAttentionError
 from vea_sdk.evidence import Evidence
-from vea_sdk.evidence.denoise import Border
+from vea_sdk.evidence.denoising import Border
 from vea_sdk.fingerprint import fingerprint
 from vea_sdk.grounding import metrics
 from vea_sdk.grounding.profiling.measurement import NO_BOXES, ONE_CLASS, Measured, Measurement, digest
