@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any
 from vea_sdk import adapters, ops
 from vea_sdk._native import build_info
 from vea_sdk._version import __version__
-from vea_sdk.capture.session import capture
 from vea_sdk.errors import VeaError
-from vea_sdk.monitor.handle import monitor
 from vea_sdk.profiles import Profile
 
 if TYPE_CHECKING:
     from vea_sdk import evidence, grounding
+    from vea_sdk.capture import CapturePackage
     from vea_sdk.capture.words import Word
     from vea_sdk.evaluation import evaluate
     from vea_sdk.evaluation.analysis import analyze
@@ -22,7 +21,13 @@ if TYPE_CHECKING:
     from vea_sdk.grounding.profiling import profile
     from vea_sdk.grounding.samples import Sample
     from vea_sdk.loading import load
+    from vea_sdk.monitor import MonitorPackage
     from vea_sdk.pipeline import VLM, Answer, wrap
+
+    capture: CapturePackage
+    monitor: MonitorPackage
+else:
+    from vea_sdk import capture, monitor  # packages that are called
 
 __all__ = [
     "VLM",
