@@ -10,7 +10,7 @@ from vea_sdk.errors import VeaError
 from vea_sdk.profiles import Profile
 
 if TYPE_CHECKING:
-    from vea_sdk import evidence, grounding
+    from vea_sdk import evidence, grounding, tiny, views
     from vea_sdk.capture import CapturePackage
     from vea_sdk.capture.words import Word
     from vea_sdk.evaluation import evaluate
@@ -55,6 +55,8 @@ __all__ = [
     "ops",
     "probes",
     "profile",
+    "tiny",
+    "views",
     "wrap",
 ]
 
@@ -77,6 +79,8 @@ _LATER = {
     "metrics": "vea_sdk.grounding.metrics",
     "probes": "vea_sdk.grounding.probes.compose",
     "profile": "vea_sdk.grounding.profiling",
+    "tiny": "vea_sdk.tiny",
+    "views": "vea_sdk.views",
     "wrap": "vea_sdk.pipeline",
 }
 

@@ -9,22 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from vea_sdk.adapters import Adapter
+from vea_sdk.capture.layers import LayerSelection
 from vea_sdk.errors import CheckpointError, InvalidInputError, UnsupportedModelError
+from vea_sdk.evidence.images import MAX_PIXELS
 from vea_sdk.pipeline import VLM, wrap
 from vea_sdk.profiles import is_folder
-
-_WRAP_OPTIONS = (
-    "layers",
-    "lam",
-    "sigma",
-    "alpha",
-    "plain_prompt",
-    "highlight_prompt",
-    "adapter",
-    "max_pixels",
-    "attend_with",
-    "fetch",
-)
+from vea_sdk.prompts import HIGHLIGHT_PROMPT, PLAIN_PROMPT
 
 _OWN_CODE = (
     "load() runs no code of a checkpoint. Where you trust it, load model and processor with Transformers and use "
@@ -36,6 +27,17 @@ def load(
     checkpoint: str | Path,
     device: str | torch.device | None = None,
     dtype: torch.dtype | str = "auto",
+    *,
+    layers: LayerSelection = "profiled",
+    lam: float = 10.0,
+    sigma: float = 0.5,
+    alpha: float = 0.5,
+    attend_with: VLM | str | Path | None = None,
+    plain_prompt: str = PLAIN_PROMPT,
+    highlight_prompt: str = HIGHLIGHT_PROMPT,
+    adapter: Adapter | type[Adapter] | None = None,
+    max_pixels: int = MAX_PIXELS,
+    fetch: bool = False,
     **kwargs: Any,
 ) -> VLM:
     """Load a checkpoint folder or hub name with Transformers' Auto classes, and wrap it.
@@ -47,8 +49,10 @@ def load(
         checkpoint: a folder written by ``save_pretrained``, or a name on the hub.
         device: where to put the model; by default CUDA if there is one, else the CPU; not with ``device_map``.
         dtype: a torch dtype, its name, or "auto" for the checkpoint's own.
-        **kwargs: options of :func:`wrap`; all others go to ``from_pretrained``. ``attend_with`` may also be a
-            checkpoint, which is then loaded with the same ``device`` and ``dtype``.
+        layers, lam, sigma, alpha, attend_with, plain_prompt, highlight_prompt, adapter, max_pixels, fetch: see
+            :func:`wrap`. ``attend_with`` may also be a checkpoint, which is then loaded with the same ``device`` and
+            ``dtype``.
+        **kwargs: for ``from_pretrained``.
 
     Raises:
         CheckpointError: when nothing can be loaded from there, or only by running the checkpoint's own code.
@@ -56,7 +60,6 @@ def load(
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    options = {name: kwargs.pop(name) for name in _WRAP_OPTIONS if name in kwargs}
     if device is not None and kwargs.get("device_map") is not None:
         raise InvalidInputError(f"device={device!r} and device_map={kwargs['device_map']!r} exclude each other.")
     if kwargs.pop("trust_remote_code", False):
@@ -64,8 +67,8 @@ def load(
     place = _device(device)
     dtype = _dtype(dtype)
     _check_checkpoint(checkpoint)
-    if isinstance(options.get("attend_with"), str | Path):
-        options["attend_with"] = load(options["attend_with"], device=device, dtype=dtype)
+    if isinstance(attend_with, str | Path):
+        attend_with = load(attend_with, device=device, dtype=dtype)
     try:
         processor = AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
             checkpoint, trust_remote_code=False
@@ -92,7 +95,20 @@ def load(
         ) from error
     if kwargs.get("device_map") is None:
         model = model.to(place)
-    return wrap(model.eval(), processor, **options)
+    return wrap(
+        model.eval(),
+        processor,
+        layers,
+        lam,
+        sigma,
+        alpha,
+        attend_with,
+        plain_prompt=plain_prompt,
+        highlight_prompt=highlight_prompt,
+        adapter=adapter,
+        max_pixels=max_pixels,
+        fetch=fetch,
+    )
 
 
 def _device(device: str | torch.device | None) -> torch.device:

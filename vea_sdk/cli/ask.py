@@ -10,10 +10,15 @@ import typer
 from PIL import Image
 
 from vea_sdk import tiny
+from vea_sdk.adapters import ImageLayout
 from vea_sdk.cli.output import ForceFlag, JsonFlag, OutFolder, Outputs, parse_layers, progress, report, rounded, seconds
+from vea_sdk.errors import InvalidInputError
 from vea_sdk.evidence import Evidence, load_image
 from vea_sdk.loading import load
-from vea_sdk.pipeline import VLM, Mode
+from vea_sdk.pipeline import VLM, Answer, Mode, Way
+from vea_sdk.pipeline.conversation import one_turn
+from vea_sdk.pipeline.ways import Show
+from vea_sdk.views import draw_windows
 
 TINY = "tiny"
 """What ``--model`` and ``--data`` call the embedded model and its held-out pictures."""
@@ -37,6 +42,7 @@ AlphaOption = Annotated[float, typer.Option("--alpha", help="α of highlighting.
 PromptOption = Annotated[
     str, typer.Option("--prompt", help="method, raw, or a text of your own with {question} in its place.")
 ]
+LooksOption = Annotated[int | None, typer.Option("--looks", help="closer: how many windows to look at, 74.")]
 BoxesFlag = Annotated[bool, typer.Option("--boxes", help="Draw the boxes into the overlay.")]
 LegendFlag = Annotated[bool, typer.Option("--legend", help="Add a margin with the colours and their numbers.")]
 FetchFlag = Annotated[bool, typer.Option("--fetch", help="Fetch an http(s) address.")]
@@ -47,7 +53,28 @@ def ask(
     question: QuestionArgument,
     model: ModelOption,
     layers: LayersOption = "profiled",
-    mode: Annotated[Mode, typer.Option("--mode", help="highlight, or none to ask once.")] = "highlight",
+    mode: Annotated[
+        Mode,
+        typer.Option(
+            "--mode",
+            help="highlight what was looked at and ask again; closer: look at windows, keep the surest answer; views: "
+            "answer the best of several renderings; ensemble: several views choose each token; none: ask once.",
+        ),
+    ] = "highlight",
+    looks: LooksOption = None,
+    answers: Annotated[int | None, typer.Option("--answers", help="closer: windows that are answered, 3.")] = None,
+    show: Annotated[Show | None, typer.Option("--show", help="closer: the window, or both, whole and window.")] = None,
+    min_certainty: Annotated[
+        str,
+        typer.Option("--min-certainty", help="closer, views: certainty that another answer needs; profiled, none."),
+    ] = "profiled",
+    stop_at: Annotated[float | None, typer.Option("--stop-at", help="closer: certainty that ends the search.")] = None,
+    abstain_below: Annotated[
+        float | None, typer.Option("--abstain-below", help="Certainty below which the answer counts as none.")
+    ] = None,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="closer: search also where the model is shown all pixels already.")
+    ] = False,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 64,
     prompt: PromptOption = "method",
     words: Annotated[bool, typer.Option("--words", help="List the answer's words, each with where it looked.")] = False,
@@ -64,11 +91,16 @@ def ask(
     force: ForceFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Ask MODEL about IMAGE, highlight where it looked, and ask again."""
+    """Ask MODEL about IMAGE, and ask again so that it sees better."""
+    given = {"looks": looks, "answers": answers, "show": show, "stop_at": stop_at, "abstain_below": abstain_below}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    options |= {"min_certainty": certainty_of(min_certainty)} if min_certainty != "profiled" else {}
+    options |= {"anyway": True} if anyway else {}
+    Way.of(mode, options)  # whose errors come before the model is loaded
     picture, outputs = open_picture(image, fetch, out, force)
     vlm = load_model(model, layers, device, dtype, attend_with, lam=lam, sigma=sigma, alpha=alpha)
     with progress("asking"):
-        answer = vlm.ask(picture, question, mode=mode, max_new_tokens=max_new_tokens, prompt=prompt)
+        answer = vlm.ask(picture, question, mode, max_new_tokens=max_new_tokens, prompt=prompt, **options)
     fields: dict[str, Any] = {
         "question": question,
         "prompt": answer.prompt,
@@ -77,7 +109,13 @@ def ask(
         "certainty": answer.certainty,
         "finished": answer.finished,
         "mode": mode,
+        "reason": answer.reason,
+        "cost": {"looks": answer.cost.looks, "answers": answer.cost.answers},
     }
+    if abstain_below is not None:
+        fields["abstained"] = answer.abstained
+    if mode not in ("none", "highlight"):
+        fields |= tried(answer, picture, outputs)
     found = cast("Evidence | None", answer.evidence)  # none where the tokens have no place and the mode is none
     if found is not None:
         fields |= _shown(found, outputs, boxes, legend, highlighted=mode == "highlight")
@@ -110,6 +148,7 @@ def attend(
     """Show where MODEL looks in IMAGE before it answers; nothing is generated."""
     picture, outputs = open_picture(image, fetch, out, force)
     vlm = load_model(model, layers, device, dtype, lam=lam, sigma=sigma, alpha=alpha)
+    check_top(vlm, picture, question, top)
     with progress("looking"):
         evidence = vlm.attend(picture, question, prompt=prompt)
     patches = [rounded(box) for box in evidence.top_patches(top)]
@@ -142,6 +181,51 @@ def load_model(
     source = tiny.checkpoint() if model == TINY else model
     with progress(f"loading {model}"):
         return load(source, device=device, dtype=dtype, layers=selection, **options)
+
+
+def certainty_of(text: str) -> float | None:
+    """A certainty from the command line, None for ``none``."""
+    if text == "none":
+        return None
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InvalidInputError(f"--min-certainty {text!r}: give a number from 0 to 1, profiled or none.") from error
+
+
+def check_top(vlm: VLM, picture: Image.Image, question: str, top: int) -> None:
+    """Raise InvalidInputError where fewer patches show the picture than are to be listed; the model does not run."""
+    asked = one_turn([picture], question)
+    layout = vlm.place(vlm.inputs([asked]), [asked])[0][0].layout
+    if isinstance(layout, ImageLayout):
+        boxes = layout.visible_boxes()
+        visible = int((boxes[:, 2] > boxes[:, 0]).sum())
+        if top > visible:
+            raise InvalidInputError(f"--top {top} is more than the {visible} patches that show this picture.")
+
+
+def tried(answer: Answer[Any], picture: Image.Image, outputs: Outputs) -> dict[str, Any]:
+    """What a mode tried, best first, and a picture of the windows."""
+    rated = sorted(answer.candidates, key=lambda one: (one.text is None, -(one.image_mass or 0)))
+    fields: dict[str, Any] = {
+        "candidates": [
+            {
+                "view": one.view,
+                "answer": one.text,
+                "certainty": one.certainty,
+                "image_mass": one.image_mass,
+                "chosen": one.chosen,
+            }
+            for one in rated
+            if one.text is not None
+        ]
+    }
+    if answer.mode == "closer":
+        looked = [one.box for one in answer.candidates[1:]]
+        answered = [one.box for one in answer.candidates[1:] if one.text is not None]
+        fields["window"] = None if answer.window is None else rounded(answer.window)
+        fields["windows"] = outputs.save(draw_windows(picture, looked, answered, answer.window), "windows")
+    return fields
 
 
 def _shown(evidence: Evidence, outputs: Outputs, boxes: bool, legend: bool, highlighted: bool) -> dict[str, Any]:

@@ -6,18 +6,24 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Generic, Literal
+from typing import TYPE_CHECKING, Any, Generic
 
 from typing_extensions import TypeVar
 
+from vea_sdk.adapters.geometry import Box
 from vea_sdk.capture.words import Word
 from vea_sdk.errors import InvalidInputError
 from vea_sdk.evidence import Evidence
 from vea_sdk.pipeline import answer_dict
+from vea_sdk.pipeline.candidates import Candidate, Cost
+from vea_sdk.pipeline.conversation import Asked
 from vea_sdk.pipeline.media import Medium
+from vea_sdk.pipeline.support import Support
+from vea_sdk.pipeline.ways import Mode
 from vea_sdk.pipeline.words import KeptWords, NoWords, WordSource
 
-Mode = Literal["none", "highlight"]
+if TYPE_CHECKING:
+    from vea_sdk.pipeline.vlm import VLM
 
 E = TypeVar("E", default="Evidence | list[Evidence]")
 """What the evidence of an answer is: one, or a list where several pictures were given."""
@@ -25,9 +31,9 @@ E = TypeVar("E", default="Evidence | list[Evidence]")
 
 @dataclass(frozen=True, eq=False)
 class Answer(Generic[E]):
-    """What the model said, before and after it was shown its own evidence.
+    """What the model said at first, and after it was helped to see.
 
-    ``text``, ``baseline``: the last answer and the first; the same one in mode "none".
+    ``text``, ``baseline``: the answer and the first one; the same where that was asked only once, or stays.
     ``evidence``: one per picture, a single one or a list where several were given; of a video a VideoEvidence; None
     where the tokens of the picture have no place on it and the mode is "none".
     ``highlighted``: likewise the pictures of the second question, None in mode "none".
@@ -36,6 +42,11 @@ class Answer(Generic[E]):
     ``certainty_per_token``: the same to the power of 1 / tokens; ``baseline_certainty``: of the first answer. None
     where ``generate()`` gives no logits.
     ``finished``: whether the answer came to its end, and was not cut at ``max_new_tokens``.
+    ``abstained``: whether the answer is less certain than ``abstain_below``; ``text`` says what it would have been.
+    ``reason``: why this answer is the one. ``candidates``: what was tried, the plain picture first; ``window``: the
+    part of the picture that the answer is from, in original pixels, None where it is from the whole. ``cost``: the
+    passes it took.
+    ``tokens``: the answer's token ids.
     ``timings``: seconds per stage, of the whole batch where several were asked together.
     ``highlighted_images``: which pictures of the conversation ``highlighted`` shows, counted from 0.
     ``outputs``: what ``generate()`` returned for each question, where ``return_dict_in_generate`` asked for it.
@@ -53,8 +64,16 @@ class Answer(Generic[E]):
     certainty_per_token: float | None = None
     baseline_certainty: float | None = None
     finished: bool = True
+    abstained: bool = False
+    reason: str = ""
+    candidates: tuple[Candidate, ...] = ()
+    window: Box | None = None
+    cost: Cost = field(default_factory=Cost)
+    tokens: tuple[int, ...] = field(default=(), repr=False)
     outputs: dict[str, Any] = field(default_factory=dict, repr=False)
     highlighted_images: tuple[int, ...] = ()
+    asked_by: VLM | None = field(default=None, repr=False)
+    asked: Asked | None = field(default=None, repr=False)
     word_source: WordSource | KeptWords | NoWords = field(default_factory=NoWords, repr=False)
     baseline_word_source: WordSource | KeptWords | NoWords = field(default_factory=NoWords, repr=False)
 
@@ -70,6 +89,16 @@ class Answer(Generic[E]):
     def baseline_words(self) -> list[Word[E]]:
         """The same of ``baseline``."""
         return self.words if self.baseline_word_source is self.word_source else self.baseline_word_source.words()
+
+    def support(self, k: int = 10, seed: int = 0) -> Support:
+        """Whether the evidence is used: how much less likely the answer is without its top-k patches; see
+        :func:`vea_sdk.pipeline.support.support`.
+
+        Raises InvalidInputError for an answer that was read from a file: ``vlm.support(answer, k)`` knows the model.
+        """
+        if self.asked_by is None:
+            raise InvalidInputError("this answer does not hold its model. Use vlm.support(answer, k).")
+        return self.asked_by.support(self, k, seed)
 
     def to_dict(self, words: bool = True) -> dict[str, Any]:
         """Everything but the pixels, as plain numbers, lists and dictionaries, ready for JSON.

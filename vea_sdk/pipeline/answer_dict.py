@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from vea_sdk.adapters.geometry import Box
 from vea_sdk.capture.words import Word
 from vea_sdk.errors import CaptureError, InvalidInputError, VeaError
 from vea_sdk.evidence import Evidence
 from vea_sdk.evidence.files import VERSION, check_version, plain
 from vea_sdk.evidence.video import VideoEvidence
 from vea_sdk.evidence.videos import Video
+from vea_sdk.pipeline.candidates import Candidate, Cost
 from vea_sdk.pipeline.media import Found, Medium
 from vea_sdk.pipeline.words import KeptWords, NoWords
 
@@ -33,6 +35,8 @@ _PLAIN = (
     "finished",
     "timings",
 )
+_SINCE = ("abstained", "reason", "tokens")
+"""What earlier versions did not write."""
 
 
 def to_dict(answer: Answer[Any], words: bool) -> dict[str, Any]:
@@ -42,6 +46,10 @@ def to_dict(answer: Answer[Any], words: bool) -> dict[str, Any]:
     return {
         "version": VERSION,
         **{name: plain(getattr(answer, name)) for name in _PLAIN},
+        **{name: plain(getattr(answer, name)) for name in _SINCE},
+        "candidates": [asdict(one) for one in answer.candidates],
+        "window": plain(answer.window),
+        "cost": asdict(answer.cost),
         "single": single,
         "evidence": [one.to_dict() for one in found],
         "highlighted": None if answer.highlighted is None else list(answer.highlighted_images),
@@ -72,6 +80,12 @@ def from_dict(values: Mapping[str, Any], media: Sequence[Medium]) -> Answer[Any]
             highlighted=shown[0] if shown and single else shown,
             highlighted_images=tuple(numbers or ()),
             **{name: values[name] for name in _PLAIN},
+            abstained=bool(values.get("abstained", False)),
+            reason=str(values.get("reason", "")),
+            tokens=tuple(int(token) for token in values.get("tokens", ())),
+            candidates=tuple(_candidate(one) for one in values.get("candidates", ())),
+            window=_box(values.get("window")),
+            cost=Cost(**values.get("cost", {})),
             **sources,
         )
     except VeaError:
@@ -80,6 +94,17 @@ def from_dict(values: Mapping[str, Any], media: Sequence[Medium]) -> Answer[Any]
         raise InvalidInputError(
             f"the dictionary holds no answer ({type(error).__name__}: {error}). Give what to_dict() returned."
         ) from error
+
+
+def _candidate(values: Mapping[str, Any]) -> Candidate:
+    return Candidate(**{**values, "box": _box(values["box"])})
+
+
+def _box(values: Sequence[float] | None) -> Box | None:
+    if values is None:
+        return None
+    x0, y0, x1, y1 = (float(value) for value in values)
+    return x0, y0, x1, y1
 
 
 def _found(values: dict[str, Any], medium: Medium) -> Found:

@@ -96,6 +96,21 @@ class Conversation:
             ),
         )
 
+    def beside(self, number: int, image: Image.Image) -> Conversation:
+        """The same with another picture right after one of its pictures and videos, counted from 0."""
+        left = iter(range(len(self.media)))
+        messages = []
+        for message in self.messages:
+            if not isinstance(message["content"], str):
+                parts: list[dict[str, Any]] = []
+                for part in message["content"]:
+                    parts.append(part)
+                    if part["type"] in _MEDIA and next(left) == number:
+                        parts.append({"type": "image", "image": image})
+                message = {**message, "content": parts}
+            messages.append(message)
+        return replace(self, messages=tuple(messages))
+
     def _parts(self) -> list[dict[str, Any]]:
         return [
             part for message in self.messages if not isinstance(message["content"], str) for part in message["content"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from vea_sdk.adapters.modules import unwrap
 from vea_sdk.errors import InvalidInputError
@@ -101,17 +102,65 @@ class Generation:
             return "the model generates by code of its own, whose passes are not known"
         return None
 
-    def run(self, processor: Any, inputs: Mapping[str, Any], prompt_length: int) -> list[Generated]:
-        """Generate for every row of ``inputs``; ``prompt_length``: of the tokens returned, those of the prompt."""
+    def why_no_certainty(self, rows: int) -> str | None:
+        """Why ``generate()`` gives no logits for this many answers at once; None where it does."""
+        if self.own_generate:
+            return "the model generates by code of its own, which returns none"
+        if not self._logits(rows):
+            return (
+                f"those of {rows} answers of {self._longest} tokens would take more than {MOST_LOGITS / 2**30:g} GiB: "
+                "pass a smaller max_new_tokens"
+            )
+        return None
+
+    @property
+    def why_not_together(self) -> str | None:
+        """Why the views of an ensemble cannot choose their tokens together; None where they can."""
+        if self.option("do_sample"):
+            return "do_sample=True draws a token for each of them"
+        if (self.option("num_beams") or 1) > 1:
+            return f"num_beams={self.option('num_beams')} would give each of them beams of its own"
+        if any(self.option(name) is not None for name in ("assistant_model", "prompt_lookup_num_tokens")):
+            return "assisted decoding and prompt lookup go by one sequence at a time"
+        if self.own_generate:
+            return "the model generates by code of its own, into which nothing can be put"
+        return None
+
+    def run(
+        self,
+        processor: Any,
+        inputs: Mapping[str, Any],
+        prompt_length: int,
+        *,
+        together: bool = False,
+        forced: Tensor | None = None,
+    ) -> list[Generated]:
+        """Generate for every row of ``inputs``.
+
+        Args:
+            processor: whose tokenizer makes texts of the tokens.
+            inputs: what the model is fed.
+            prompt_length: of the tokens returned, those of the prompt.
+            together: all rows choose their tokens by the mean of their log-probabilities, and are one answer.
+            forced: [n] ids that every row is made to say, whatever it would have said.
+        """
         clash = sorted(set(inputs) & set(self._given))
         if clash:
             raise InvalidInputError(f"{clash[0]}= is made from the picture and the question. Leave it out.")
         rows = len(inputs["input_ids"]) if "input_ids" in inputs else len(next(iter(inputs.values())))
         options = self.options | (self._logits(rows) if not self.own_generate else {})
+        if together:
+            options["logits_processor"] = _processors(options, MeanOfRows())
+        if forced is not None:
+            options["logits_processor"] = _processors(options, Forced(forced))
+            options |= {"do_sample": False, "num_beams": 1, "max_new_tokens": len(forced)}
+            options.pop("max_length", None)
         output: Any = self._model.generate(**inputs, **options)  # type: ignore[operator]
         sequences = output if isinstance(output, Tensor) else output["sequences"]
         logits = None if isinstance(output, Tensor) else output.get("logits")
         beams = None if isinstance(output, Tensor) else output.get("beam_indices")
+        if together:
+            sequences, logits = sequences[:1], logits and tuple(mean_of_rows(step) for step in logits)
         count = sequences.shape[1] - prompt_length if logits is None else len(logits)
         new = sequences[:, -(count if beams is None else beams.shape[1]) :]
         chosen = None if logits is None else _log_probabilities(logits, new, beams).cpu()
@@ -134,10 +183,13 @@ class Generation:
     def _logits(self, rows: int) -> dict[str, Any]:
         config: Any = unwrap(self._model).config
         vocabulary = getattr(config.get_text_config(decoder=True), "vocab_size", 0)
-        longest = self.option("max_new_tokens") or self.option("max_length") or MAX_NEW_TOKENS
-        if 4 * rows * longest * vocabulary > MOST_LOGITS:
+        if 4 * rows * self._longest * vocabulary > MOST_LOGITS:
             return {}
         return {"return_dict_in_generate": True, "output_logits": True}
+
+    @property
+    def _longest(self) -> int:
+        return int(self.option("max_new_tokens") or self.option("max_length") or MAX_NEW_TOKENS)
 
     def _limit(self, prompt_length: int) -> int | None:
         """The most tokens an answer may have; None where only its own end stops it."""
@@ -154,6 +206,35 @@ class Generation:
         is_end = torch.isin(new, torch.as_tensor(ends).cpu())
         # A row that has ended goes on in padding until the others have.
         return [(int(row.to(torch.uint8).argmax()) + 1, True) if row.any() else (len(row), False) for row in is_end]
+
+
+class MeanOfRows(LogitsProcessor):
+    """Gives every row the mean over rows of log p, so that all of them choose the same token."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        return mean_of_rows(scores).expand_as(scores).to(scores.dtype)
+
+
+class Forced(LogitsProcessor):
+    """Leaves one token at every step: the next of those that are to be said."""
+
+    def __init__(self, tokens: Tensor) -> None:
+        self.left = iter(tokens.tolist())
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        token = next(self.left)
+        found = torch.full_like(scores, -torch.inf)
+        found[:, token] = 0
+        return found
+
+
+def mean_of_rows(logits: Tensor) -> Tensor:
+    """[1, V] mean over rows of log softmax(logits, float32), of [rows, V]."""
+    return torch.log_softmax(logits.float(), dim=-1).mean(0, keepdim=True)
+
+
+def _processors(options: Mapping[str, Any], last: LogitsProcessor) -> LogitsProcessorList:
+    return LogitsProcessorList([*(options.get("logits_processor") or ()), last])
 
 
 def _log_probabilities(logits: tuple[Tensor, ...], new: Tensor, beams: Tensor | None) -> Tensor:

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 from typing_extensions import Unpack
 
-from vea_sdk import adapters
+from vea_sdk import adapters, profiles
 from vea_sdk.adapters import Adapter
 from vea_sdk.adapters.modules import without_parallel
 from vea_sdk.capture.evidence import Rows
@@ -21,14 +21,18 @@ from vea_sdk.evidence.constants import Constants
 from vea_sdk.evidence.images import MAX_PIXELS, ImageSource, is_single, load_image
 from vea_sdk.evidence.video import VideoEvidence
 from vea_sdk.evidence.videos import VideoSource, load_video
-from vea_sdk.pipeline.answer import Answer, Mode
+from vea_sdk.pipeline.answer import Answer
 from vea_sdk.pipeline.asking import Asking, HighlightOn
 from vea_sdk.pipeline.attending import look
 from vea_sdk.pipeline.conversation import Asked, Conversation, Message, from_messages, one_turn
 from vea_sdk.pipeline.generation import Generation
 from vea_sdk.pipeline.inputs import Images, check_placeholders, load_pictures, model_inputs, one_each
 from vea_sdk.pipeline.media import Found, Medium, Placed, evidence_of_row, place
+from vea_sdk.pipeline.refusals import Refusals
+from vea_sdk.pipeline.support import Support, support
+from vea_sdk.pipeline.ways import ChooseBy, MinCertainty, Mode, RankBy, Show, Way, given
 from vea_sdk.prompts import HIGHLIGHT_PROMPT, PLAIN_PROMPT, Prompts, check_question
+from vea_sdk.views import Views
 
 T = TypeVar("T")
 
@@ -52,6 +56,21 @@ class LookOptions(AskedOtherwise, total=False):
     """
 
     layers: LayerSelection
+
+
+class WrapOptions(TypedDict, total=False):
+    """What else may be said to :func:`wrap` and ``vea_sdk.load``.
+
+    ``plain_prompt``, ``highlight_prompt``: the texts around a question, with ``{question}`` in its place. ``adapter``:
+    what is known of the architecture, where it is not found by itself. ``max_pixels``: of a picture, at the most.
+    ``fetch``: whether pictures may be fetched over http(s).
+    """
+
+    plain_prompt: str
+    highlight_prompt: str
+    adapter: Adapter | type[Adapter] | None
+    max_pixels: int
+    fetch: bool
 
 
 class VLM:
@@ -252,16 +271,35 @@ class VLM:
         sigma: float | None = None,
         alpha: float | None = None,
         fetch: bool | None = None,
+        looks: int | None = None,
+        answers: int | None = None,
+        show: Show | None = None,
+        min_certainty: MinCertainty = "profiled",
+        abstain_below: float | None = None,
+        refusals: Refusals | None = None,
+        stop_at: float | None = None,
+        views: Views | None = None,
+        choose_by: ChooseBy | None = None,
+        rank_by: RankBy | None = None,
+        anyway: bool | None = None,
+        batch_size: int = 16,
         **generate_kwargs: Any,
     ) -> Answer[Any]:
-        """Ask, look where the model looked, highlight that, and ask again.
+        """Ask, and ask again so that the model sees better.
 
         The evidence is read while the answers are generated, so it costs no pass of its own, unless another model
-        attends. Mode "none" stops after the first answer.
+        attends. Every mode starts with a plain first answer:
+
+        - ``"none"`` stops there;
+        - ``"highlight"`` highlights where the model looked, and asks again;
+        - ``"closer"`` looks at windows of the original pixels, answers those with the highest image mass and keeps the
+          surest answer, see :mod:`vea_sdk.pipeline.closer`;
+        - ``"views"`` answers the rendering of the picture with the highest image mass;
+        - ``"ensemble"`` chooses every token by the mean log-probability over views of the picture.
 
         Args:
             image, question, video, seconds, messages: as for :meth:`attend`. A video is highlighted frame by frame.
-            mode: ``"highlight"`` or ``"none"``.
+            mode: one of these.
             max_new_tokens: the longest answer, 64 unless a ``generation_config`` says otherwise.
             highlight_on: ``"tensor"`` highlights what the processor made of the pictures for the first question instead
                 of preparing highlighted ones for the second: within one 8-bit grey level of ``"picture"``, see
@@ -271,6 +309,23 @@ class VLM:
                 those of the last user turn that has any.
             words: whether to keep the rows of all answer tokens, for :attr:`Answer.words`.
             prompt, layers, lam, sigma, alpha, fetch: see :class:`LookOptions`.
+            looks: of "closer": windows to look at, up to 54 all over the picture and up to 20 around the best two.
+            answers: of "closer": how many windows are answered.
+            show: of "closer": the ``"window"`` in the picture's place, or ``"both"``, two pictures in one turn.
+            min_certainty: a gate of "closer" and "views": another answer than the first needs a higher certainty; by
+                default that of the model's profile in "closer" (``vea eval --calibrate`` stores one), and None in
+                "views". Without one, it need only be surer than the first.
+            abstain_below: a certainty below which the answer counts as none, see :attr:`Answer.abstained`.
+            refusals: whether an answer declines, by default :func:`vea_sdk.pipeline.refusals.is_refusal`; its certainty
+                counts as 0.
+            stop_at: of "closer": a certainty at which the search ends; windows are answered while it goes on.
+            views: of "views" and "ensemble": a generator of views, by default ``vea.views.repairs()`` and
+                ``vea.views.shifts()``.
+            choose_by: of "views": ``"image_mass"`` of a look, or the ``"certainty"`` of the answers to all.
+            rank_by: of "closer": ``"image_mass"``, or a control that looks at nothing: ``"random"`` windows, windows at
+                the ``"centre"``, or at the ``"peak"`` of the first look.
+            anyway: of "closer": search also where the model is shown all pixels of the picture already.
+            batch_size: the most rows that are run together; halved where memory ends.
             **generate_kwargs: for ``model.generate``, greedy decoding unless told otherwise.
 
         Raises:
@@ -278,7 +333,8 @@ class VLM:
         """
         options = _given(prompt=prompt, layers=layers, lam=lam, sigma=sigma, alpha=alpha, fetch=fetch)
         asked = self._asked(image, question, video, seconds, messages, options, highlight_images)
-        asking = self._asking(mode, highlight_on, words, options, max_new_tokens, generate_kwargs)
+        way = Way.of(mode, given(locals()))
+        asking = self._asking(way, highlight_on, words, options, max_new_tokens, generate_kwargs)
         return asking.run([asked])[0]
 
     def ask_many(
@@ -296,19 +352,30 @@ class VLM:
         sigma: float | None = None,
         alpha: float | None = None,
         fetch: bool | None = None,
+        looks: int | None = None,
+        answers: int | None = None,
+        show: Show | None = None,
+        min_certainty: MinCertainty = "profiled",
+        abstain_below: float | None = None,
+        refusals: Refusals | None = None,
+        stop_at: float | None = None,
+        views: Views | None = None,
+        choose_by: ChooseBy | None = None,
+        rank_by: RankBy | None = None,
+        anyway: bool | None = None,
         **generate_kwargs: Any,
     ) -> list[Answer[Any]]:
         """:meth:`ask` for many questions in padded batches, each about a picture or a sequence of pictures of its own.
 
-        An answer's timings are those of its batch.
+        First answers, and second ones of mode "highlight", are generated together; other modes go on with each question
+        by itself. Options are those of :meth:`ask`. An answer's timings are those of its batch.
 
         Raises:
             InvalidInputError: when there are not as many questions as pictures, or something cannot be used.
         """
-        if isinstance(batch_size, bool) or batch_size < 1:
-            raise InvalidInputError(f"batch_size={batch_size!r} must be at least 1.")
         options = _given(prompt=prompt, layers=layers, lam=lam, sigma=sigma, alpha=alpha, fetch=fetch)
-        asking = self._asking(mode, "picture", words, options, max_new_tokens, generate_kwargs)
+        way = Way.of(mode, given(locals()))
+        asking = self._asking(way, "picture", words, options, max_new_tokens, generate_kwargs)
         asked = self._asked_many(images, questions, options)
         return [
             answer
@@ -353,22 +420,34 @@ class VLM:
         except UnsupportedModelError:
             return None
 
+    @cached_property
+    def min_certainty(self) -> float | None:
+        """The gate of the model's profile, see :meth:`ask`; None where it has none."""
+        found = profiles.find(self.model)
+        return None if found is None else found.min_certainty
+
+    def support(self, answer: Answer[Any], k: int = 10, seed: int = 0) -> Support:
+        """Whether an answer of this model leans on its evidence, see :func:`vea_sdk.pipeline.support.support`."""
+        return support(self, answer, k, seed)
+
     def _asking(
         self,
-        mode: Mode,
+        way: Way,
         highlight_on: HighlightOn,
         words: bool,
         options: LookOptions,
         max_new_tokens: int | None,
         generate_kwargs: Mapping[str, Any],
     ) -> Asking:
-        if mode not in get_args(Mode):
-            raise InvalidInputError(f'mode={mode!r} is unknown. Choose "none" or "highlight".')
         if highlight_on not in get_args(HighlightOn):
             raise InvalidInputError(f'highlight_on={highlight_on!r} is unknown. Choose "picture" or "tensor".')
         generation = Generation(self.model, generate_kwargs, max_new_tokens)
+        if way.needs_certainty is not None and (reason := generation.why_no_certainty(max(1, way.answers))):
+            raise InvalidInputError(f"{way.needs_certainty} needs the logits of generate(): {reason}.")
+        if way.mode == "ensemble" and (reason := generation.why_not_together):
+            raise InvalidInputError(f'mode="ensemble" lets its views choose one token together: {reason}.')
         return Asking(
-            self, mode, highlight_on, words, self._layers(options.get("layers")), self._constants(options), generation
+            self, way, highlight_on, words, self._layers(options.get("layers")), self._constants(options), generation
         )
 
     def _attend(
@@ -455,7 +534,7 @@ def wrap(
     sigma: float = 0.5,
     alpha: float = 0.5,
     attend_with: VLM | None = None,
-    **options: Any,
+    **options: Unpack[WrapOptions],
 ) -> VLM:
     """Wrap a loaded model and its processor. Nothing of the model is changed.
 
@@ -468,9 +547,9 @@ def wrap(
         alpha: α of the highlighting (Eq. 4), the brightness that unattended regions keep.
         attend_with: another wrapped model, which looks while this one answers. Its layers and its ``plain_prompt``
             say how it looks; λ, σ and α are this one's. The two may differ in architecture and in input size.
-        **options: ``plain_prompt``, ``highlight_prompt``, ``adapter``, ``max_pixels``, ``fetch`` (whether pictures may
-            be fetched over http(s)); see :class:`VLM`.
+        **options: see :class:`WrapOptions`.
     """
+    _check_names("wrap", options, WrapOptions)
     return VLM(model, processor, layers, lam=lam, sigma=sigma, alpha=alpha, attend_with=attend_with, **options)
 
 
@@ -485,7 +564,7 @@ def _checked(processor: Any) -> Any:
 
 
 def _check_names(function: str, given: Mapping[str, Any], known: type) -> None:
-    """Refuse what :func:`attend` would take and not use, as Python does where the names stand in the signature."""
+    """Refuse what a function would take and not use, as Python does where the names stand in the signature."""
     unknown = sorted(set(given) - set(get_type_hints(known)))
     if unknown:
         raise TypeError(

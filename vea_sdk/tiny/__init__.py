@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..grounding.samples import Sample
-from .degrade import degradation, low_contrast, mask, noise, resolution
+from .degrade import degradation, glare, low_contrast, mask, noise, resolution, shadow
 from .fields import ABSENT, KINDS
 from .held_out_set import HELD_OUT, held_out
 from .pictures import Picture, compose, draw
 from .profiling import profiling_set
+from .scenes import scene
 
 __all__ = [
     "ABSENT",
@@ -21,12 +22,15 @@ __all__ = [
     "degradation",
     "demo_sample",
     "draw",
+    "glare",
     "held_out",
     "low_contrast",
     "mask",
     "noise",
     "profiling_set",
     "resolution",
+    "scene",
+    "shadow",
 ]
 
 

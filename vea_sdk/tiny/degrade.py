@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import InvalidInputError
@@ -52,16 +53,57 @@ def resolution(image: Image.Image, keep: float = 0.5) -> Image.Image:
     return image.convert("RGB").resize(small, Image.Resampling.BICUBIC).resize(image.size, Image.Resampling.BICUBIC)
 
 
+def glare(image: Image.Image, seed: int, keep: float = 0.15) -> Image.Image:
+    """A bright spot, in which ``keep`` of the contrast is left.
+
+    pixel' = 235 + (pixel − 235)·(1 − (1 − keep)·exp(−((x − cx) / 0.45)⁴ − ((y − cy) / 0.3)⁴)), x and y from 0 to 1 over
+    the picture, (cx, cy) drawn uniformly from 0.2 to 0.8.
+    """
+    _unit("keep", keep)
+    pixels, x, y = _places(image)
+    cx, cy = np.random.default_rng(seed).uniform(0.2, 0.8, 2)
+    spot = np.exp(-(((x - cx) / 0.45) ** 4) - ((y - cy) / 0.3) ** 4)
+    return _picture(235 + (pixels - 235) * (1 - (1 - keep) * spot)[..., None])
+
+
+def shadow(image: Image.Image, seed: int, keep: float = 0.1) -> Image.Image:
+    """A shadow with a soft edge, in which ``keep`` of the light is left.
+
+    pixel' = pixel·(keep + (1 − keep) / (1 + exp(−d / 0.04))), d = x·cos θ + y·sin θ + u, x and y from −0.5 to 0.5 over
+    the picture, θ drawn uniformly from 0 to 2π and u from −0.15 to 0.15.
+    """
+    _unit("keep", keep)
+    pixels, x, y = _places(image)
+    rng = np.random.default_rng(seed)
+    angle, moved = rng.uniform(0, 2 * np.pi), rng.uniform(-0.15, 0.15)
+    distance = (x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle) + moved
+    return _picture(pixels * (keep + (1 - keep) / (1 + np.exp(-distance / 0.04)))[..., None])
+
+
+def _places(image: Image.Image) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """The pixels [H, W, 3], and x [1, W] and y [H, 1] of their middles, from 0 to 1 over the picture."""
+    pixels = np.asarray(image.convert("RGB"), np.float64)
+    height, width = pixels.shape[:2]
+    return pixels, ((np.arange(width) + 0.5) / width)[None], ((np.arange(height) + 0.5) / height)[:, None]
+
+
+def _picture(pixels: NDArray[np.float64]) -> Image.Image:
+    return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+
+
 _BY_NAME: dict[str, Callable[[Image.Image, int, float], Image.Image]] = {
     "noise": lambda image, seed, level: noise(image, seed, level),
     "resolution": lambda image, seed, level: resolution(image, level),
     "mask": lambda image, seed, level: mask(image, seed, level),
     "contrast": lambda image, seed, level: low_contrast(image, level),
+    "glare": lambda image, seed, level: glare(image, seed, level),
+    "shadow": lambda image, seed, level: shadow(image, seed, level),
 }
 
 
 def degradation(text: str) -> Degradation:
-    """A degradation from its name and level: ``noise:0.3``, ``resolution:0.5``, ``mask:0.2``, ``contrast:0.15``.
+    """A degradation from its name and level: ``noise:0.3``, ``resolution:0.5``, ``mask:0.2``, ``contrast:0.15``,
+    ``glare:0.15``, ``shadow:0.1``.
 
     Raises InvalidInputError for an unknown name, or a level that is no number from 0 to 1.
     """

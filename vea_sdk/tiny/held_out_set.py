@@ -6,7 +6,7 @@ from random import Random
 
 from ..errors import InvalidInputError
 from ..evaluation.datasets import Dataset, Record
-from .pictures import compose
+from .pictures import Picture, compose
 
 HELD_OUT = 5_000
 """Seeds below this are for evaluation. The test suite takes those from here on, profiling from 10,000, the demo 20,000,
@@ -27,10 +27,15 @@ def held_out(count: int, first: int = 0) -> Dataset:
     return Dataset(map(asked, range(first, first + count)), "held-out pictures of the embedded model")
 
 
+def entry_of(seed: int, picture: Picture) -> int:
+    """Which entry of the picture of a seed is asked about."""
+    return Random(seed).choice(range(len(picture.questions)))
+
+
 def asked(seed: int) -> Record:
     """The picture of a seed, closed, and one question about it."""
     picture = compose(seed)
-    entry = Random(seed).choice(range(len(picture.questions)))
+    entry = entry_of(seed, picture)
     return Record(
         open=lambda: compose(seed).image,
         question=picture.questions[entry],

@@ -25,8 +25,9 @@ class Picture:
     questions: tuple[str, ...]
     values: tuple[str, ...]
     boxes: tuple[Box, ...]
+    absent_field: Field
     absent: str
-    """A question about an entry that is not on the picture; its answer is ``ABSENT``."""
+    """A question about an entry that is not on the picture, ``absent_field``; its answer is ``ABSENT``."""
 
 
 def compose(seed: int, kind: str | None = None, *, hide: int | None = None) -> Picture:
@@ -39,13 +40,14 @@ def compose(seed: int, kind: str | None = None, *, hide: int | None = None) -> P
     values = tuple(field.make(rng) for field in fields)
     questions = tuple(field.question(rng) for field in fields)
     missing = [field for field in all_fields() if field.phrase not in {f.phrase for f in fields}]
-    absent = rng.choice(missing).question(rng)
+    absent_field = rng.choice(missing)
+    absent = absent_field.question(rng)
     desk = any_colour(rng, 70, 190)
     ink = any_colour(rng, 10, 70)
     page = Page(desk, ink, hide)
     _lay_out(page, rng, kind, list(zip(fields, values, strict=True)))
     boxes = tuple(page.boxes[i] for i in range(len(fields)))
-    return Picture(page.image, kind, tuple(page.runs), fields, questions, values, boxes, absent)
+    return Picture(page.image, kind, tuple(page.runs), fields, questions, values, boxes, absent_field, absent)
 
 
 def _choose(rng: Random, kind: str) -> tuple[Field, ...]:
