@@ -88,6 +88,16 @@ def test_token_boxes_in_both_spaces() -> None:
     np.testing.assert_array_equal(picture.token_boxes("input")[4], [0, 20, 40, 40])
 
 
+def test_token_boxes_on_a_canvas_of_unequal_scales() -> None:
+    """A region 40 wide and 30 high from (-10, 5) on, on a canvas of 200 x 60: five canvas pixels per pixel along x, two
+    along y. In canvas pixels the cells are the canvas's own, 50 wide and 20 high."""
+    region = (-10.0, 5.0, 30.0, 35.0)
+    grid = PatchGrid(region, raster(3, 4))
+    picture = layout(original_size=(40, 30), input_size=(60, 200), input_region=region, grids=(grid,))
+    of_canvas = [(50 * col, 20 * row, 50 * col + 50, 20 * row + 20) for row in range(3) for col in range(4)]
+    np.testing.assert_allclose(picture.token_boxes("input"), of_canvas, rtol=0, atol=1e-12)
+
+
 def test_an_unknown_space_is_named() -> None:
     with pytest.raises(InvalidInputError, match="'patch'"):
         layout().token_boxes("patch")
