@@ -273,6 +273,16 @@ def test_gemma3_pan_and_scan(size: Size, n_crops: int) -> None:
     assert len(layout.grids) == 1 + n_crops
 
 
+@pytest.mark.parametrize("size", [(320, 800), (1031, 300)], ids=str)
+def test_gemma3_crops_tile_the_picture(size: Size) -> None:
+    """The last one is shorter where the length does not divide, and overhangs nowhere."""
+    crops = pan_and_scan(size, local_family("gemma3").processor)
+    long, axis = max(size), int(size[1] > size[0])
+    ends = [0, *(crop.region[3 - axis] for crop in crops)]
+    assert ends == [0, math.ceil(long / 3), 2 * math.ceil(long / 3), long]
+    assert [crop.size[axis] for crop in crops] == np.diff(ends).tolist()
+
+
 @pytest.mark.parametrize("ratio", [1.19, 1.2, 1.5, 2.49, 2.5, 2.51, 3.5, 4.5, 5.0])
 def test_gemma3_cuts_as_many_crops_as_its_processor(ratio: float) -> None:
     """Halves are rounded up there, to an even or an odd number."""

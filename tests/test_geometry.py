@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers.image_transforms import get_resize_output_image_size
 
 from vea_sdk.adapters import ImageLayout, PatchGrid
 from vea_sdk.adapters.canvas import Canvas, raster, tile_mosaic
@@ -98,6 +101,17 @@ def test_token_boxes_on_a_canvas_of_unequal_scales() -> None:
     np.testing.assert_allclose(picture.token_boxes("input"), of_canvas, rtol=0, atol=1e-12)
 
 
+def test_the_finest_grid_is_of_the_whole_picture() -> None:
+    """Not a finer one of its upper half; but one to whose side a line of cells is missing."""
+    grids = [
+        PatchGrid((0.0, 0.0, 40.0, 30.0), raster(3, 4)),
+        PatchGrid((0.0, 0.0, 40.0, 15.0), raster(6, 16, first_token=12)),
+        PatchGrid((0.0, 0.0, 38.0, 30.0), raster(6, 7, first_token=108)),
+    ]
+    assert layout(n_tokens=108, grids=tuple(grids[:2])).grid_size == (3, 4)
+    assert layout(n_tokens=150, grids=tuple(grids)).grid_size == (6, 7)
+
+
 def test_an_unknown_space_is_named() -> None:
     with pytest.raises(InvalidInputError, match="'patch'"):
         layout().token_boxes("patch")
@@ -135,6 +149,13 @@ def test_a_chain_of_resize_and_center_crop() -> None:
     canvas = canvas.center_cropped(48, 48)
     assert canvas.size == (48, 48)
     np.testing.assert_allclose(canvas.region, (20, 0, 80, 60))
+
+
+def test_a_shortest_edge_is_that_of_transformers() -> None:
+    for height, width, edge in product(range(31, 400, 23), range(29, 400, 17), (24, 35, 336)):
+        picture = np.empty((height, width, 3), np.uint8)
+        expected = get_resize_output_image_size(picture, edge, False, input_data_format="channels_last")
+        assert Canvas.of((height, width)).resized_to({"shortest_edge": edge}).size == expected
 
 
 def test_padding_overhangs_the_picture() -> None:

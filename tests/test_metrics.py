@@ -139,6 +139,7 @@ class TestPatchLabels:
         ("“cat”", ["cat"], 1, 1),
         ("orange juice", ["juice", "apple juice"], 0, 2 / 3),
         ("the the cat", "cat cat dog", 0, 0.5),
+        ("two two two cats", "two two dogs", 0, 4 / 7),
         ("theatre", ["atre"], 0, 0),
         ("", ["cat"], 0, 0),
         ("", [""], 1, 1),
