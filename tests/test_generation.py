@@ -462,3 +462,12 @@ def test_a_paged_cache_is_refused() -> None:
     q = torch.randn(1, 2, 3, 4)
     with pytest.raises(CaptureError, match="generate_batch"):
         from_interface(torch.nn.Identity(), q, q, None, {"cache": object()}, "sdpa")
+
+
+def test_a_padding_mask_of_more_tokens_than_keys_ends_with_them() -> None:
+    """As flash attention gets it where a sliding cache has dropped the first keys."""
+    query, key = torch.randn(2, 2, 1, 4), torch.randn(2, 2, 4, 4)
+    padding = torch.tensor([[0, 0, 0, 1, 0, 1, 1], [1, 1, 1, 1, 1, 1, 0]])
+    call = from_interface(torch.nn.Identity(), query, key, padding, {}, "flash_attention_2")
+    assert call.mask is not None
+    assert call.mask.squeeze().tolist() == [[True, False, True, True], [True, True, True, False]]
