@@ -104,9 +104,11 @@ class Copy:
     def __init__(self, root: Path, folder: Path) -> None:
         self.folder = folder
         self._passed: dict[tuple[str, ...], float] = {}  # seconds that tests took
-        for name in filter(lambda name: (root / name).exists(), COPIED):
-            copy = shutil.copytree if (root / name).is_dir() else shutil.copy
-            copy(root / name, folder / name, **({"ignore": _ignored} if (root / name).is_dir() else {}))
+        for name in COPIED:
+            if (root / name).is_dir():
+                shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+            elif (root / name).exists():
+                shutil.copy(root / name, folder / name)
         if not any((folder / "vea_sdk").glob("_C*.so")):
             shutil.copy(_extension(), folder / "vea_sdk")
         # Checked by hash: a fault may have the size and the second of what was there before.
@@ -157,10 +159,6 @@ class Copy:
             process.join()
             return None, "took too long"
         return process.exitcode, log.read_text(errors="replace")[-2000:]
-
-
-def _ignored(folder: str, names: list[str]) -> Iterable[str]:
-    return [name for name in names if name == "__pycache__" or name.startswith(".")]
 
 
 def _extension() -> Path:
