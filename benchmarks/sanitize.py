@@ -65,7 +65,10 @@ def tensors(dtype: torch.dtype, size: tuple[int, ...]) -> tuple[Tensor, Tensor, 
     g = torch.Generator().manual_seed(0)
     query = torch.randn(batch, heads, queries, dim, generator=g).to(dtype)
     key = torch.randn(batch, keys, kv_heads, dim, generator=g).to(dtype).transpose(1, 2)  # strided, as models have it
-    return query, key, torch.randint(-1, keys, (batch, tokens), generator=g)
+    index = torch.randint(-1, keys, (batch, tokens), generator=g)
+    run = min(tokens // 2, keys)  # consecutive keys up to the last one, as prompts have them; the others lie anywhere
+    index[:, :run] = torch.arange(keys - run, keys)
+    return query, key, index
 
 
 def options(dtype: torch.dtype, size: tuple[int, ...]) -> Iterator[dict[str, Any]]:

@@ -101,6 +101,21 @@ def normal(g: torch.Generator, *shape: int) -> Tensor:
     return torch.randn(shape, generator=g)
 
 
+def runs(g: torch.Generator, batch: int, keys: int, tokens: int) -> Tensor:
+    """An index [batch, tokens] as prompts have it: up to four runs of consecutive keys with gaps between them, every
+    other time up to the last key, and -1 behind. They cross the kernels' blocks and the ends of what is visible."""
+    index = torch.full((batch, tokens), -1)
+    for row in index:
+        n = int(torch.randint(1, 5, (), generator=g))
+        cuts = torch.randint(0, keys + 1, (2 * n,), generator=g).sort().values
+        if torch.rand((), generator=g) < 0.5:
+            cuts[-1] = keys
+        held = torch.cat([torch.arange(first, stop) for first, stop in cuts.view(n, 2).tolist()])
+        held = held[max(0, len(held) - tokens) :]
+        row[: len(held)] = held
+    return index
+
+
 @st.composite
 def problems(draw: Any, max_work: int = WORK) -> Problem:
     pick = lambda *values: draw(st.sampled_from(values))  # noqa: E731
@@ -121,7 +136,8 @@ def problems(draw: Any, max_work: int = WORK) -> Problem:
     query = normal(g, batch, heads, rows, dim).mul(pick(0.1, 1.0, 3.0)).to(dtype)
     key = normal(g, batch, kv_heads, keys, dim).to(dtype)
     index_dtype = pick(torch.int32, torch.int64)
-    index = torch.randint(-1, keys, (batch, tokens), generator=g).to(index_dtype)
+    anywhere = lambda: torch.randint(-1, keys, (batch, tokens), generator=g)  # noqa: E731
+    index = (runs(g, batch, keys, tokens) if draw(st.booleans()) else anywhere()).to(index_dtype)
     options: dict[str, Any] = {}
     if rarely():
         options["scale"] = pick(-1.0, 0.0, 0.5, 2.0) * dim**-0.5

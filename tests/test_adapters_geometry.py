@@ -8,8 +8,11 @@ The vision towers' attention is switched off, so that a token depends on its own
 from __future__ import annotations
 
 import copy
+import math
 import re
+from fractions import Fraction
 from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,9 +20,13 @@ import pytest
 import torch
 from families import FAMILIES, TinyFamily, llava_processor
 from PIL import Image
+from transformers.models.llava_next.modeling_llava_next import unpad_image
 
 from vea_sdk import adapters
 from vea_sdk.adapters import ImageLayout, PatchGrid
+from vea_sdk.adapters.canvas import Canvas
+from vea_sdk.adapters.gemma3 import pan_and_scan
+from vea_sdk.adapters.llava_next import fit_and_pad, padding_tokens
 
 Size = tuple[int, int]  # (height, width)
 
@@ -218,13 +225,78 @@ def test_llava_next_mosaics(size: Size, mosaic: Size) -> None:
     assert n_separators == tiles.rows, "one line end per row of the mosaic"
 
 
+@pytest.mark.parametrize("mosaic", [(48, 144), (144, 48), (96, 96)], ids=str)
+def test_llava_next_pads_the_odd_pixel_behind(mosaic: Size) -> None:
+    """Where the processor puts a white picture into the black mosaic."""
+    processor = local_family("llava_next").processor.image_processor
+    plain = {"do_rescale": False, "do_normalize": False, "image_grid_pinpoints": [list(mosaic)], "return_tensors": "np"}
+    odd = 0
+    for height, width in [(h, w) for h in range(31, 121, 8) for w in range(31, 121, 9)]:
+        tiles = processor(Image.new("RGB", (width, height), "white"), **plain)["pixel_values"][0, 1:, 0]
+        side = tiles.shape[-1]
+        grid = tiles.reshape(mosaic[0] // side, mosaic[1] // side, side, side)
+        painted = grid.swapaxes(1, 2).reshape(mosaic) > 0
+        rows, cols = np.flatnonzero(painted.any(1)), np.flatnonzero(painted.any(0))
+        y, x = height / len(rows), width / len(cols)  # pixels of the picture per pixel of the mosaic
+        expected = np.array([-cols[0] * x, -rows[0] * y, (mosaic[1] - cols[0]) * x, (mosaic[0] - rows[0]) * y])
+        placed = fit_and_pad(Canvas.of((height, width)), *mosaic)
+        np.testing.assert_allclose(placed.region, expected, rtol=0, atol=1e-9)
+        odd += (mosaic[0] - len(rows)) % 2 + (mosaic[1] - len(cols)) % 2
+    assert odd > 20
+
+
+@pytest.mark.parametrize("tall", [False, True])
+def test_llava_next_drops_the_padding_that_the_model_drops(tall: bool) -> None:
+    """Also where a whole number of tokens is left, of which the division falls short by its last bit."""
+    a_bit_short = 0
+    for long, short in product(range(8, 400, 8), range(5, 250, 5)):
+        height, width = (long, short) if tall else (short, long)
+        for rows, cols in ((24, 24), (48, 48), (24, 72) if tall else (72, 24)):
+            mosaic = torch.arange(rows * cols).view(1, rows, cols)
+            cut_rows, cut_cols = padding_tokens((height, width), rows, cols)
+            ours = mosaic[:, cut_rows : rows - cut_rows, cut_cols : cols - cut_cols]
+            assert torch.equal(unpad_image(mosaic, (height, width)), ours)
+            room, across = (cols, rows) if tall else (rows, cols)
+            left = Fraction(short * across, long)
+            a_bit_short += left < room and (room - left) % 2 == 1 and short * (across / long) < left
+    assert a_bit_short > 0
+
+
 # --- Gemma 3 -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("size", "n_crops"), [((300, 640), 2), ((1001, 290), 3), ((300, 310), 0)], ids=str)
+@pytest.mark.parametrize(
+    ("size", "n_crops"), [((300, 640), 2), ((1001, 290), 3), ((320, 800), 3), ((300, 310), 0)], ids=str
+)
 def test_gemma3_pan_and_scan(size: Size, n_crops: int) -> None:
     layout = check_picture(local_family("gemma3"), [noise_picture(size)], do_pan_and_scan=True)
     assert len(layout.grids) == 1 + n_crops
+
+
+@pytest.mark.parametrize("size", [(320, 800), (1031, 300)], ids=str)
+def test_gemma3_crops_tile_the_picture(size: Size) -> None:
+    """The last one is shorter where the length does not divide, and overhangs nowhere."""
+    crops = pan_and_scan(size, local_family("gemma3").processor)
+    long, axis = max(size), int(size[1] > size[0])
+    ends = [0, *(crop.region[3 - axis] for crop in crops)]
+    assert ends == [0, math.ceil(long / 3), 2 * math.ceil(long / 3), long]
+    assert [crop.size[axis] for crop in crops] == np.diff(ends).tolist()
+
+
+@pytest.mark.parametrize("ratio", [1.19, 1.2, 1.5, 2.49, 2.5, 2.51, 3.5, 4.5, 5.0])
+def test_gemma3_cuts_as_many_crops_as_its_processor(ratio: float) -> None:
+    """Halves are rounded up there, to an even or an odd number."""
+    processor = local_family("gemma3").processor
+    published: dict[str, Any] = {
+        "pan_and_scan_min_crop_size": 256,
+        "pan_and_scan_max_num_crops": 4,
+        "pan_and_scan_min_ratio_to_activate": 1.2,
+    }
+    for short, long in ((400, round(400 * ratio)), (257, math.ceil(257 * ratio)), (100, round(100 * ratio))):
+        for size in ((short, long), (long, short)):
+            picture = Image.new("RGB", size[::-1])
+            (expected,) = processor.image_processor(picture, do_pan_and_scan=True, **published)["num_crops"]
+            assert len(pan_and_scan(size, processor)) == int(expected)
 
 
 def test_gemma3_pan_and_scan_of_several_pictures() -> None:

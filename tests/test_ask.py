@@ -17,6 +17,7 @@ from PIL import Image
 
 import vea_sdk as vea
 from vea_sdk.errors import CaptureError, GeometryError, InvalidInputError, UnsupportedModelError
+from vea_sdk.pipeline.generation import Generation
 from vea_sdk.prompts import HIGHLIGHT_PROMPT, PLAIN_PROMPT, POINTING_SENTENCE, fill
 
 names = pytest.mark.parametrize("name", FAMILIES)
@@ -25,6 +26,24 @@ QUESTION = "what is it?"
 
 def picture(seed: int = 0, width: int = 120, height: int = 80) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+class Says(torch.nn.Module):
+    """A model whose ``generate()`` returns what it is given here."""
+
+    def __init__(self, output: Any, end: int | None = None) -> None:
+        super().__init__()
+        self.output, self.generation_config = output, hf.GenerationConfig(eos_token_id=end)
+
+    def generate(self, **_: Any) -> Any:
+        return self.output
+
+
+class Letters:
+    """A processor that shows tokens as they are."""
+
+    def batch_decode(self, ids: Any, **_: Any) -> list[str]:
+        return [" ".join(map(str, row)) for row in ids.tolist()]
 
 
 def wrapped(family: TinyFamily, **options: Any) -> vea.VLM:
@@ -272,6 +291,25 @@ def test_certainty_is_the_product_of_the_tokens_probabilities(name: str) -> None
     second = vlm.ask(picture(), QUESTION, max_new_tokens=3)
     assert second.baseline_certainty != second.certainty
     assert second.baseline_certainty == vlm.ask(picture(), QUESTION, mode="none", max_new_tokens=3).certainty
+
+
+def test_an_answer_ends_with_its_end_token() -> None:
+    """In a batch, rows that have ended go on in padding, here with the end token itself and with another one."""
+    prompts = torch.tensor([[8, 9]] * 4)
+    said = torch.tensor([[5, 2, 2, 2], [5, 6, 7, 2], [5, 6, 7, 4], [2, 0, 0, 0]])
+    model = Says(torch.cat([prompts, said], 1), end=2)
+    found = Generation(model, {}, 4).run(Letters(), {"input_ids": prompts}, 2)
+    assert [one.tokens.tolist() for one in found] == [[5, 2], [5, 6, 7, 2], [5, 6, 7, 4], [2]]
+    assert [one.finished for one in found] == [True, True, False, True]
+
+
+def test_certainty_of_a_beam_that_changed_its_place() -> None:
+    logits = torch.randn(3, 2, 6, generator=torch.Generator().manual_seed(0))
+    beams, said = torch.tensor([[1, 0, 1]]), torch.tensor([[3, 5, 0]])
+    output = {"sequences": torch.tensor([[8, 9, 3, 5, 0]]), "logits": tuple(logits), "beam_indices": beams}
+    (found,) = Generation(Says(output), {}, 3).run(Letters(), {"input_ids": torch.tensor([[8, 9]])}, 2)
+    chances = [logits[step, beams[0, step]].double().softmax(0)[said[0, step]].item() for step in range(3)]
+    assert found.certainty == pytest.approx(math.prod(chances), rel=1e-6)
 
 
 def test_an_answer_says_whether_it_was_cut() -> None:

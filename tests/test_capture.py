@@ -632,6 +632,8 @@ def test_layer_selections() -> None:
     assert vea.capture(model, layers="all").layers == (0, 1, 2, 3)
     assert vea.capture(model, layers=[-1, 1, 1]).layers == (1, 3)
     assert vea.capture(model, layers=(0.5, 1.0)).layers == (2, 3)
+    assert vea.capture(model, layers=(0.3, 0.8)).layers == (2, 3)  # at depths of 0.5 and 0.75
+    assert vea.capture(model, layers=(0.25, 0.75)).layers == (1, 2)
     with pytest.warns(UserWarning, match="no profile"):
         assert vea.capture(model).layers == (2, 3)
 

@@ -95,6 +95,12 @@ class TestDenoise:
         assert denoise(grid)[0, 0] == pytest.approx(0.01)
         assert denoise(grid, border="replicate")[0, 0] == 1.0
 
+    @pytest.mark.parametrize(("spike", "stays"), [(10.0, True), (np.nextafter(10.0, 11), False)])
+    def test_a_cell_at_lambda_times_its_neighbours_stays(self, spike: float, stays: bool) -> None:
+        grid = np.ones((3, 3))
+        grid[1, 1] = spike
+        assert denoise(grid)[1, 1] == (spike if stays else 1.0)
+
     def test_all_cells_are_tested_on_the_input(self) -> None:
         grid = np.array([[1.0, 0.05, 1e-4, 1e-4]])
         np.testing.assert_allclose(denoise(grid), [[0.05, 0.05, 1e-4, 1e-4]])
@@ -249,6 +255,13 @@ class TestNormalize:
 
     def test_constant_scores_stay_flat_through_all_steps(self) -> None:
         assert not build_map(np.full(24 * 24, 1 / 3, dtype=np.float32), (24, 24), (333, 500)).any()
+
+    def test_what_smoothing_leaves_of_a_flat_map_is_flat(self) -> None:
+        """Up to 16 rounding steps of the largest value, in either precision."""
+        for dtype in (np.float32, np.float64):
+            for steps in (1, 15, 17, 100):
+                level = 1 + np.array([[0, steps]], dtype) * np.finfo(dtype).eps
+                assert normalize(level).tolist() == [[0.0, float(steps > 16)]]
 
     def test_tiny_scores_are_not_flat(self) -> None:
         assert normalize(np.array([[1e-30, 2e-30]], dtype=np.float32)).tolist() == [[0.0, 1.0]]

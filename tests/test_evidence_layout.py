@@ -100,6 +100,19 @@ def test_padding_is_cut_and_the_input_canvas_keeps_it() -> None:
     np.testing.assert_array_equal(layout_map(every, layout, canvas="input"), build_map(every, (4, 4), (56, 56)))
 
 
+def test_input_canvas_shows_parts_of_pixels() -> None:
+    """Of a ramp along both sides, a region between whole pixels, twice as large: pixel i shows what lies at
+    start + (i + 0.5) / 2."""
+    y, x = np.mgrid[0:80, 0:120]
+    ramp = Image.fromarray(np.stack([2 * x, 3 * y, x + y], -1).astype(np.uint8))
+    region = (10.5, 20.25, 60.5, 50.25)
+    cut = ImageLayout((80, 120), (60, 100), region, 4, (PatchGrid(region, raster(2, 2)),))
+    shown = np.asarray(input_canvas(ramp, cut)).astype(float)
+    right, down = 10.5 + (np.arange(100) + 0.5) / 2 - 0.5, 20.25 + (np.arange(60) + 0.5) / 2 - 0.5
+    assert np.abs(shown[5:-5, 5:-5, 0] - 2 * right[5:-5]).max() <= 1
+    assert np.abs(shown[5:-5, 5:-5, 1] - 3 * down[5:-5, None]).max() <= 1
+
+
 def test_input_canvas_shows_the_region() -> None:
     pixels = np.zeros((20, 40, 3), dtype=np.uint8)
     pixels[:, 20:] = (0, 200, 0)

@@ -98,6 +98,23 @@ def test_highlight_errors() -> None:
             highlight(image, PIXEL_MAP, alpha)
 
 
+@pytest.mark.parametrize("beside", [1.001, 2.0, -0.001, float("inf"), float("nan")])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_map_beside_0_to_1_is_refused_for_every_kind(
+    beside: float, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One place is enough; above 1 a picture would become brighter, or wrap around."""
+    if not compiled:
+        monkeypatch.setattr(_native, "extension", lambda: None)
+    one = PIXEL_MAP.copy()
+    one[H // 2, W // 3] = beside
+    for image in (Image.fromarray(PIXELS), PIXELS, PIXELS[..., 0], torch.from_numpy(PIXELS), PIXELS / 255):
+        with pytest.raises(InvalidInputError, match=r"not \[0, 1\]"):
+            highlight(image, one)
+    one[H // 2, W // 3] = np.float32(1 + 5e-7)  # what rounding makes of 1
+    np.testing.assert_array_equal(highlight(PIXELS, one)[H // 2, W // 3], PIXELS[H // 2, W // 3])
+
+
 def test_every_colour_is_as_far_from_black_as_from_white() -> None:
     table = heat()
     assert table.shape == (256, 3)

@@ -338,6 +338,26 @@ def test_later_chunks_under_the_mask_of_the_whole(name: str, split: int) -> None
     assert (session.attention - expected[:, :, :1]).abs().max() <= TOLERANCE
 
 
+def test_a_picture_in_a_later_chunk() -> None:
+    """Two pictures, each in the chunk that brings its pixels: the second one's keys lie behind those in the cache."""
+    family = FAMILIES["llava"]()
+    inputs = family.inputs([[picture(1), picture(2)]], ["which one?"])
+    expected, _ = eager_rows(family, inputs)
+    places = (inputs["input_ids"][0] == family.image_token_id).nonzero().flatten()
+    split = int(places[len(places) // 2])
+    cache = DynamicCache(config=family.model.config)
+    with vea.capture(family.model, layers="all") as session, torch.no_grad():
+        for number, part in enumerate((slice(0, split), slice(split, None))):
+            family.model(
+                input_ids=inputs["input_ids"][:, part],
+                pixel_values=inputs["pixel_values"][number : number + 1],
+                past_key_values=cache,
+                use_cache=True,
+            )
+    assert session.image_index[0].tolist() == places.tolist()
+    assert (session.attention - expected[:, :, :1]).abs().max() <= TOLERANCE
+
+
 def rope_positions(family: TinyFamily, inputs: Any) -> Tensor:
     """Qwen2.5-VL's positions in time, height and width, [3, B, tokens]."""
     names = ("input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask")
@@ -442,3 +462,12 @@ def test_a_paged_cache_is_refused() -> None:
     q = torch.randn(1, 2, 3, 4)
     with pytest.raises(CaptureError, match="generate_batch"):
         from_interface(torch.nn.Identity(), q, q, None, {"cache": object()}, "sdpa")
+
+
+def test_a_padding_mask_of_more_tokens_than_keys_ends_with_them() -> None:
+    """As flash attention gets it where a sliding cache has dropped the first keys."""
+    query, key = torch.randn(2, 2, 1, 4), torch.randn(2, 2, 4, 4)
+    padding = torch.tensor([[0, 0, 0, 1, 0, 1, 1], [1, 1, 1, 1, 1, 1, 0]])
+    call = from_interface(torch.nn.Identity(), query, key, padding, {}, "flash_attention_2")
+    assert call.mask is not None
+    assert call.mask.squeeze().tolist() == [[True, False, True, True], [True, True, True, False]]

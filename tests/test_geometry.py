@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers.image_transforms import get_resize_output_image_size
 
 from vea_sdk.adapters import ImageLayout, PatchGrid
 from vea_sdk.adapters.canvas import Canvas, raster, tile_mosaic
@@ -88,6 +91,27 @@ def test_token_boxes_in_both_spaces() -> None:
     np.testing.assert_array_equal(picture.token_boxes("input")[4], [0, 20, 40, 40])
 
 
+def test_token_boxes_on_a_canvas_of_unequal_scales() -> None:
+    """A region 40 wide and 30 high from (-10, 5) on, on a canvas of 200 x 60: five canvas pixels per pixel along x, two
+    along y. In canvas pixels the cells are the canvas's own, 50 wide and 20 high."""
+    region = (-10.0, 5.0, 30.0, 35.0)
+    grid = PatchGrid(region, raster(3, 4))
+    picture = layout(original_size=(40, 30), input_size=(60, 200), input_region=region, grids=(grid,))
+    of_canvas = [(50 * col, 20 * row, 50 * col + 50, 20 * row + 20) for row in range(3) for col in range(4)]
+    np.testing.assert_allclose(picture.token_boxes("input"), of_canvas, rtol=0, atol=1e-12)
+
+
+def test_the_finest_grid_is_of_the_whole_picture() -> None:
+    """Not a finer one of its upper half; but one to whose side a line of cells is missing."""
+    grids = [
+        PatchGrid((0.0, 0.0, 40.0, 30.0), raster(3, 4)),
+        PatchGrid((0.0, 0.0, 40.0, 15.0), raster(6, 16, first_token=12)),
+        PatchGrid((0.0, 0.0, 38.0, 30.0), raster(6, 7, first_token=108)),
+    ]
+    assert layout(n_tokens=108, grids=tuple(grids[:2])).grid_size == (3, 4)
+    assert layout(n_tokens=150, grids=tuple(grids)).grid_size == (6, 7)
+
+
 def test_an_unknown_space_is_named() -> None:
     with pytest.raises(InvalidInputError, match="'patch'"):
         layout().token_boxes("patch")
@@ -125,6 +149,13 @@ def test_a_chain_of_resize_and_center_crop() -> None:
     canvas = canvas.center_cropped(48, 48)
     assert canvas.size == (48, 48)
     np.testing.assert_allclose(canvas.region, (20, 0, 80, 60))
+
+
+def test_a_shortest_edge_is_that_of_transformers() -> None:
+    for height, width, edge in product(range(31, 400, 23), range(29, 400, 17), (24, 35, 336)):
+        picture = np.empty((height, width, 3), np.uint8)
+        expected = get_resize_output_image_size(picture, edge, False, input_data_format="channels_last")
+        assert Canvas.of((height, width)).resized_to({"shortest_edge": edge}).size == expected
 
 
 def test_padding_overhangs_the_picture() -> None:

@@ -165,6 +165,20 @@ def test_the_region_of_the_peak_is_always_there() -> None:
     assert len(one.boxes(threshold=1.0)) == 1  # smaller than a cell, and kept
 
 
+def test_a_box_is_what_it_shows_and_parts_smaller_than_a_cell_are_left_out() -> None:
+    """On 64 x 96 pixels of cells of 8 x 8, so that every pixel is sampled. The peak lies in the smallest part."""
+    look = np.zeros((64, 96), np.float32)
+    parts = {"wide": (8, 20, 31, 29), "a cell": (40, 8, 56, 12), "less": (70, 40, 77, 49), "peak": (90, 60, 93, 64)}
+    for height, (x0, y0, x1, y1) in zip((0.6, 0.7, 0.8, 1.0), parts.values(), strict=True):
+        look[y0:y1, x0:x1] = height
+    found = regions(look, np.ones(96, np.float32), whole(64, 96, 8, 12))
+    assert {region.box: region.peak for region in found} == {
+        parts["wide"]: pytest.approx(0.6),
+        parts["a cell"]: pytest.approx(0.7),
+        parts["peak"]: 1.0,
+    }
+
+
 def test_a_constant_map_has_no_place() -> None:
     flat = evidence(whole(60, 60, 4, 4), np.full(16, 0.25, np.float32))
     assert flat.boxes() == []

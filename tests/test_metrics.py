@@ -98,6 +98,20 @@ class TestPatchLabels:
         expected = {"any": np.greater(share, 0), "half": np.greater_equal(share, 0.5), "all": np.equal(share, 1)}
         np.testing.assert_array_equal(patch_labels(patches, boxes, rule), expected[rule])
 
+    @pytest.mark.parametrize("n", [3, 7, 9, 11, 13])
+    def test_an_exact_half_counts_however_its_parts_are_rounded(self, n: int) -> None:
+        """Cells whose sides are no binary fractions, each half covered, in one part and in two; then a little less."""
+        region = (0.0, 0.0, 100.0, 70.0)
+        layout = ImageLayout((70, 100), (70, 100), region, n * n, (PatchGrid(region, np.arange(n * n).reshape(n, n)),))
+        for least in (1.0, 1 - 1e-6):
+            in_one, in_two = [], []
+            for x0, y0, x1, y1 in layout.token_boxes():
+                quarter = least * (y1 - y0) / 4
+                in_one.append((x0, y0, x0 + least * (x1 - x0) / 2, y1))
+                in_two += [(x0, y0, x1, y0 + quarter), (x0, y1 - quarter, x1, y1)]
+            for boxes in (in_one, in_two):
+                assert patch_labels(layout, boxes, "half").tolist() == [least == 1] * n * n
+
     def test_layout_counts_only_what_lies_in_the_picture(self) -> None:
         """A 20 x 10 picture padded to a square: the upper and lower rows of cells are half or wholly padding."""
         region = (0.0, -5.0, 20.0, 15.0)
@@ -125,6 +139,7 @@ class TestPatchLabels:
         ("“cat”", ["cat"], 1, 1),
         ("orange juice", ["juice", "apple juice"], 0, 2 / 3),
         ("the the cat", "cat cat dog", 0, 0.5),
+        ("two two two cats", "two two dogs", 0, 4 / 7),
         ("theatre", ["atre"], 0, 0),
         ("", ["cat"], 0, 0),
         ("", [""], 1, 1),

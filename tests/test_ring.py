@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from vea_sdk.monitor.ring import Buffers, Ring
+from vea_sdk.monitor.slots import SlotRecorder
 
 CPU = torch.device("cpu")
 
@@ -43,6 +44,20 @@ def test_places_are_taken_and_given_back() -> None:
     for slot in (2, 0):
         ring.give_back(slot)
     assert ring.take(2) == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("places", "runs"),
+    [
+        ([(0, 0), (1, 1), (2, 2)], [(0, 0, 3)]),
+        ([(0, 0), (1, 2), (2, 3), (3, 5)], [(0, 0, 1), (1, 2, 2), (3, 5, 1)]),  # others hold the places between
+        ([(0, 0), (2, 1), (3, 2)], [(0, 0, 1), (2, 1, 2)]),  # a row that is not sampled
+    ],
+)
+def test_neighbours_in_the_batch_and_in_the_ring_are_read_together(
+    places: list[tuple[int, int]], runs: list[tuple[int, int, int]]
+) -> None:
+    assert SlotRecorder([0], Ring(1, 6, 2, [CPU]), places).runs == runs
 
 
 class Hesitant(list[int]):

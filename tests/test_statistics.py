@@ -73,6 +73,18 @@ def test_mcnemar_of_thousands() -> None:
     assert p == pytest.approx(stats.binomtest(1600, 3100).pvalue, rel=1e-9)
 
 
+@pytest.mark.parametrize("tenths", [(1, 2, -1), (0, 1, 0, 1), (3, 6, -3), (2, 1, 0, 0, 2), (7, 0, 0, 0)], ids=str)
+def test_paired_bootstrap_counts_ties(tenths: tuple[int, ...]) -> None:
+    """Every way to draw, counted in whole numbers: those exactly as far from 0 as what was found count."""
+    n, total = len(tenths), sum(tenths)
+    draws = [abs(sum(n * tenths[i] - total for i in drawn)) for drawn in product(range(n), repeat=n)]
+    share = sum(distance >= n * abs(total) for distance in draws) / n**n
+    assert share > sum(distance > n * abs(total) for distance in draws) / n**n, "no draw ties"
+    before = np.random.default_rng(1).integers(0, 9, n) / 10
+    p = paired_bootstrap(before, before + np.array(tenths) / 10, resamples=100_000)
+    assert p == pytest.approx(share, abs=0.006)  # 4 standard errors
+
+
 def test_paired_bootstrap_agrees_with_theory() -> None:
     """With many samples the means are normal, and so p is that of the z test on the differences."""
     rng = np.random.default_rng(5)

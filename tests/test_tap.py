@@ -222,6 +222,34 @@ def test_nothing_is_kept() -> None:
     assert [sys.getrefcount(one) for one in kept] == counts
 
 
+def test_nothing_is_kept_of_a_refused_step() -> None:
+    """Neither where the reader takes no row, nor where it, or what goes on with the result, fails."""
+    result, nothing = object(), []
+    one = Steps()
+    arguments = "m", object(), object(), object(), None
+
+    def fails(*arguments: Any, **options: Any) -> Any:
+        raise ValueError("inside")
+
+    kept = (result, nothing, one.steps, one.active, *arguments[1:4])
+    refusing = one.reader, 5, 70
+    one.answer = nothing
+    one.steps["m"] = refusing
+    taps = {after: native.tapper(one.active, attend, after)(lambda *_: result, "sdpa") for after in (attended, fails)}
+    counts = [sys.getrefcount(value) for value in kept]
+    for _ in range(100):
+        assert taps[attended](*arguments)[0] == "attended"
+        one.log.clear()
+        with pytest.raises(ValueError, match="inside"):
+            taps[fails](*arguments)
+        one.log.clear()
+        one.steps["m"] = fails, 5, 70
+        with pytest.raises(ValueError, match="inside"):
+            taps[attended](*arguments)
+        one.steps["m"] = refusing
+    assert [sys.getrefcount(value) for value in kept] == counts
+
+
 def test_rows_are_the_same_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     family = FAMILIES["llava"]()
     inputs = single(family)

@@ -127,6 +127,22 @@ def test_a_change_opens_its_alert_and_the_return_closes_it(kind: str, change: di
     assert kind not in {one.kind for one in watch.firing}
 
 
+@pytest.mark.parametrize("recent", [1, 7, 20])
+def test_an_alert_closes_when_none_of_the_last_requests_was_unusual(recent: int) -> None:
+    _, alerts = watched([record(0, nan=1), *(record(i) for i in range(1, 30))], recent=recent, votes=1)
+    assert [(alert.state, alert.request) for alert in alerts] == [("firing", "r0"), ("resolved", f"r{recent}")]
+
+
+@pytest.mark.parametrize("recent", [1, 20, 60])
+def test_a_limit_is_of_the_values_before_those_that_vote(recent: int) -> None:
+    masses = [0.9 - 0.001 * i for i in range(300)]
+    _, alerts = watched([record(i, mass) for i, mass in enumerate(masses)], recent=recent, votes=1)
+    first = alerts[0]  # the masses fall, so that each is unusual from min_history on
+    before = masses[: int(first.request[1:]) - recent]
+    assert len(before) == 200
+    assert first.limit == pytest.approx(np.quantile(before, 0.01), rel=1e-12)
+
+
 def test_an_alert_that_comes_and_goes_is_quiet_for_its_cooldown() -> None:
     usual = stationary(1000, seed=9)
     # One request a second, six in a minute unlike any before.
@@ -189,6 +205,19 @@ def test_drift_is_found_and_named() -> None:
     for one in lower[:700]:
         watch.write(one)
     assert not [alert for alert in watch.firing if alert.statistic == "image_mass"]
+
+
+def test_no_value_of_the_reference_is_compared_with_it() -> None:
+    def found(watch: Watch) -> float | None:
+        return watch.summary()["models"]["tiny"]["statistics"]["image_mass"]["psi"]
+
+    watch, _ = watched(stationary(300, seed=12), window=100, min_history=50)
+    assert found(watch) is not None
+    watch.rebase()
+    for number, one in enumerate(stationary(100, seed=13, start=300)):
+        assert found(watch) is None, f"after {number} new values"
+        watch.write(one)
+    assert found(watch) is not None
 
 
 def test_slower_answers_are_no_drift() -> None:

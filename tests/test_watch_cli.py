@@ -146,6 +146,8 @@ NO_RECORDS: list[tuple[str, Any]] = [  # of a field, or of one inside it, and wh
     ("request", 7),
     ("request", None),
     ("request", ["r1"]),
+    ("time", -1.0),
+    ("time", 253_402_300_800.0),  # the year 10000
     ("time", 1e30),
     ("time", -1.0),
     ("time", "noon"),
