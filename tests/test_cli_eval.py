@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vea_sdk import tiny
+import vea_sdk as vea
+from vea_sdk import profiles, tiny
 from vea_sdk.evaluation.datasets import write_folder
 
 COUNT = 12
@@ -163,3 +164,115 @@ def test_results_of_other_options_are_refused(run: Any, tmp_path: Path) -> None:
     code, out, err = run(*command, "--sigma", 0.1)
     assert (code, out) == (1, "")
     assert "sigma was 0.5, now 0.1" in err
+
+
+NOISY = ("eval", "--model", "tiny", "--samples", 40, "--degrade", "noise:0.6", "--methods", "base", "--json")
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the user's own profiles, empty."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    return tmp_path / "data" / "vea_sdk" / "profiles"
+
+
+def test_calibrate_keeps_the_smallest_threshold_that_will_do(run: Any, own: Path, tmp_path: Path) -> None:
+    """Found again by trying every answer's certainty; the embedded model's layers stay."""
+    code, out, err = run(*NOISY, "--calibrate", "--precision", 0.85, "--out", tmp_path / "out")
+    assert code == 0, err
+    fields = json.loads(out)
+    lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()[1:]
+    answers = [json.loads(line)["methods"]["base"] for line in lines]
+    will_do = []
+    for threshold in sorted(one["certainty"] for one in answers):
+        right = [one["em"] for one in answers if one["certainty"] >= threshold]
+        if len(right) >= 10 and np.mean(right) >= 0.85:
+            will_do.append((threshold, len(right) / 40, np.mean(right)))
+    found = fields["calibration"]
+    assert [found[name] for name in ("threshold", "kept", "right")] == pytest.approx(will_do[0])
+    assert (found["precision"], found["n"]) == (0.85, 40)
+    assert found["ece"] == fields["methods"]["base"]["certainty"]["ece"]
+    assert found["profile"] == str(own / "vea-tiny.json")
+    kept = vea.Profile.load(own / "vea-tiny.json")
+    beside = vea.Profile.load(tiny.checkpoint() / profiles.PROFILE_FILE)
+    assert (kept.min_certainty, kept.layers, kept.auroc) == (will_do[0][0], beside.layers, beside.auroc)
+    assert profiles.find(vea.load(tiny.checkpoint()).model) == kept
+    people = [argument for argument in NOISY if argument != "--json"]
+    code, out, err = run(*people, "--calibrate", "--precision", 0.85, "--out", tmp_path / "out")
+    assert code == 0, err
+    assert f"threshold {found['threshold']:.3f}, kept {found['kept']:.3f}, right {found['right']:.3f}" in out
+    assert "| certainty | AUROC | ECE | risk at 100% | risk at 80% | risk at 50% | n |" in out
+
+
+def test_without_calibrate_no_profile_is_touched(run: Any, own: Path, tmp_path: Path) -> None:
+    code, out, err = run(*NOISY[:3], "--samples", 2, *NOISY[5:], "--out", tmp_path / "out")
+    assert code == 0, err
+    assert "calibration" not in json.loads(out)
+    assert not own.exists()
+
+
+def without_certainty(path: Path) -> None:
+    """As an earlier version wrote results."""
+    run, *rows = (json.loads(line) for line in path.read_text().splitlines())
+    for row in rows:
+        del row["methods"]["base"]["certainty"]
+    path.write_text("".join(json.dumps(line) + "\n" for line in (run, *rows)))
+
+
+def test_no_threshold_will_do(run: Any, own: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """A model of random weights is never right. What was found is printed, nothing is kept, and it exits with 1."""
+    profiles.install(vea.Profile(str(checkpoint), (1,), "a test"))
+    (file,) = own.iterdir()
+    before = file.read_bytes()
+    command = ("eval", "--model", checkpoint, "--data", "probes", "--methods", "base", "--max-new-tokens", 3, "--json")
+    command = (*command, "--calibrate", "--out", tmp_path / "out", "--samples")
+    answered = ["none that leaves 10 answers has 90.0% of them right", "of 12, 0.0% of them right", "--precision"]
+    too_few = ["it must leave 10 answers, and only 4 have a certainty", "--samples"]
+    for samples, said in ((4, too_few), (12, answered)):
+        code, out, err = run(*command, samples)
+        assert code == 1
+        found = json.loads(out)["calibration"]
+        assert (found["threshold"], found["kept"], found["n"]) == (None, None, samples)
+        assert "profile" not in found
+        assert all(text in err for text in said), err
+    without_certainty(tmp_path / "out" / "results.jsonl")
+    code, out, err = run(*command, 12)
+    assert (code, json.loads(out)["calibration"]["ece"]) == (1, None)
+    assert "no answer of base has a certainty" in err
+    assert "choose another --out" in err
+    assert file.read_bytes() == before
+
+
+def test_calibrate_needs_a_profile_and_says_so_first(run: Any, own: Path, checkpoint: Path, tmp_path: Path) -> None:
+    command = ("eval", "--model", checkpoint, "--data", "probes", "--samples", 10, "--calibrate", "--layers", "1")
+    code, out, err = run(*command, "--out", tmp_path / "out", "--json")
+    assert (code, out) == (1, "")
+    assert f"no profile of {checkpoint}" in err
+    assert f"vea profile --model {checkpoint} --install" in err
+    assert not (tmp_path / "out" / "results.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--methods", "inst,vea"), "base"),
+        (("--precision", 0), "0.0 is not above 0"),
+        (("--precision", 90), "90.0 is not above 0"),
+    ],
+)
+def test_wrong_usage_of_calibrate(
+    run: Any, own: Path, tmp_path: Path, options: tuple[object, ...], message: str
+) -> None:
+    code, out, err = run("eval", "--model", "tiny", "--calibrate", *options, "--out", tmp_path / "out")
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+def test_a_folder_of_profiles_that_cannot_be_written_is_told_first(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "file"))
+    code, out, err = run("eval", "--model", "tiny", "--calibrate", "--out", tmp_path / "out")
+    assert (code, out) == (2, "")
+    assert "cannot write to" in err

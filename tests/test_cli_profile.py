@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 import vea_sdk as vea
-from vea_sdk import tiny
+from vea_sdk import profiles, tiny
 
 
 @pytest.fixture
@@ -71,6 +71,19 @@ def test_profile_install_and_use(run: Any, checkpoint: Path, tmp_path: Path) -> 
     code, out, _ = run(*command)  # once more, from the journal, for people
     assert code == 0
     assert "chosen_share" in out
+
+
+def test_other_layers_keep_the_threshold_of_certainty(run: Any, checkpoint: Path) -> None:
+    """It is of the model's answers, whichever layers look."""
+    name = str(checkpoint)
+    profiles.install(vea.Profile(name, (0,), "a test", min_certainty=0.6))
+    command = ("profile", "--model", checkpoint, "--samples", 2, "--device", "cpu", "--json")
+    code, out, err = run(*command, "--install")
+    assert code == 0, err
+    fields = json.loads(out)
+    assert vea.Profile.load(fields["files"]["installed"]).min_certainty == 0.6
+    assert vea.Profile.load(fields["files"]["installed"]).n_samples == 2
+    assert "min_certainty" not in fields["profile"]
 
 
 def test_figures(run: Any, checkpoint: Path) -> None:

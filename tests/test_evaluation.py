@@ -17,6 +17,7 @@ from families import FAMILIES
 from PIL import Image, ImageOps
 from scipy import stats
 from sklearn.metrics import average_precision_score, ndcg_score, roc_auc_score
+from torch import Tensor
 
 import vea_sdk as vea
 from vea_sdk.adapters.geometry import ImageLayout, PatchGrid
@@ -27,6 +28,7 @@ from vea_sdk.evaluation.methods import sweep
 from vea_sdk.evaluation.plot import draw
 from vea_sdk.evaluation.summary import summarise
 from vea_sdk.evidence import Evidence, load_image
+from vea_sdk.pipeline.generation import Generated
 from vea_sdk.prompts import HIGHLIGHT_PROMPT, PLAIN_PROMPT
 
 WIDTH, HEIGHT = 96, 64
@@ -59,12 +61,12 @@ class Spy:
             self.looked += [(question, layers) for question in questions]
             return attend_many(images, questions, layers)
 
-        def answer(images: Sequence[Image.Image], prompts: Sequence[str], **_: Any) -> list[str]:
+        def answer(images: Sequence[Image.Image], prompts: Sequence[str], **_: Any) -> list[Generated]:
             self.asked += zip(prompts, images, strict=True)
-            return ["cat" if right(prompt) else "a dog" for prompt in prompts]
+            return [Generated("cat" if right(prompt) else "a dog", Tensor(), None, finished=True) for prompt in prompts]
 
         monkeypatch.setattr(vlm, "attend_many", attend)
-        monkeypatch.setattr(vlm, "answer_many", answer)
+        monkeypatch.setattr(vlm, "generate_many", answer)
 
 
 def test_what_each_method_asks_and_shows(vlm: vea.VLM, monkeypatch: pytest.MonkeyPatch) -> None:

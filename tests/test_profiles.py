@@ -16,7 +16,7 @@ import pytest
 from families import FAMILIES
 
 import vea_sdk as vea
-from vea_sdk import profiles
+from vea_sdk import profiles, tiny
 from vea_sdk.errors import InvalidInputError, LayerError
 from vea_sdk.profiles import PROFILE_FILE
 
@@ -61,6 +61,24 @@ def test_saved_and_loaded_again(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "p.json").read_text())["auroc"][2] is None
 
 
+def test_a_threshold_of_certainty(tmp_path: Path, data_home: Path) -> None:
+    """Kept in the file and found again; no word of it in a profile that has none."""
+    MADE.save(tmp_path / "p.json")
+    assert "min_certainty" not in (tmp_path / "p.json").read_text()
+    assert vea.Profile.load(tmp_path / "p.json").min_certainty is None
+    for least in (0, 0.74, 1.0):
+        profiles.install(replace(MADE, min_certainty=least))
+        assert json.loads((data_home / "lab--own.json").read_text())["min_certainty"] == least
+        assert profiles.find(named("lab/own")) == replace(MADE, min_certainty=least)
+    for wrong in (-0.1, 1.1, float("nan"), True, "0.5"):
+        with pytest.raises(InvalidInputError, match=f"^min_certainty={wrong!r} must be a number from 0 to 1"):
+            replace(MADE, min_certainty=wrong)
+
+
+def test_the_embedded_model_has_its_threshold() -> None:
+    assert profiles.find(named(str(tiny.checkpoint()))).min_certainty == 0.74
+
+
 def test_a_failed_save_leaves_the_old_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     MADE.save(tmp_path / "p.json")
     with pytest.raises(ValueError, match="nan"):
@@ -88,6 +106,8 @@ def test_a_failed_save_leaves_the_old_profile(tmp_path: Path, monkeypatch: pytes
         ('{"model": "m", "source": "s", "layers": [-1]}', "-1 is no layer"),
         ('{"model": "m", "source": "s", "layers": [1], "auroc": [NaN]}', "not finite"),
         ('{"model": "m", "source": "s", "layers": [1], "auroc": ["high"]}', "high"),
+        ('{"model": "m", "source": "s", "layers": [1], "min_certainty": 74}', "min_certainty=74 must be .* 0 to 1"),
+        ('{"model": "m", "source": "s", "layers": [1], "min_certainty": "high"}', "min_certainty='high'"),
     ],
 )
 def test_broken_files(tmp_path: Path, text: str, message: str) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from vea_sdk.cli.ask import AttendWithOption, DeviceOption, DtypeOption, LayersOption, ModelOption, load_model
+from vea_sdk.cli.calibration import calibrate_profile, check_calibration, profile_to_calibrate
 from vea_sdk.cli.data import (
     BoxesOption,
     ColumnsOption,
@@ -23,11 +24,11 @@ from vea_sdk.cli.data import (
     open_data,
 )
 from vea_sdk.cli.output import JsonFlag, OutFolder, check_folder, progress_bar, report, say
-from vea_sdk.errors import InvalidInputError
+from vea_sdk.errors import InvalidInputError, VeaError
 from vea_sdk.evaluation import METHODS, Evaluation
 from vea_sdk.evaluation import evaluate as run
 from vea_sdk.evaluation.methods import Method, resolve_methods, sweep
-from vea_sdk.evaluation.plot import can_draw, draw
+from vea_sdk.evaluation.plot import can_draw, draw, draw_certainty
 from vea_sdk.evaluation.scoring import Seen
 from vea_sdk.evidence.constants import Constants
 from vea_sdk.grounding.metrics import Rule
@@ -66,6 +67,13 @@ def evaluate(
     seen_by: Annotated[Seen, typer.Option("--seen-by", help="When evidence counts as seen.")] = "auroc",
     seen_threshold: Annotated[float, typer.Option("--seen-threshold", min=0, max=1, help="Its least AUROC.")] = 0.5,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1)] = 64,
+    calibrate: Annotated[
+        bool,
+        typer.Option("--calibrate", help="Find a threshold of certainty in base's answers; keep it in the profile."),
+    ] = False,
+    precision: Annotated[
+        float, typer.Option("--precision", help="Of the answers that --calibrate keeps, the least share that is right.")
+    ] = 0.9,
     attend_with: AttendWithOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = "auto",
@@ -77,6 +85,8 @@ def evaluate(
     Results are added to OUT/results.jsonl as they come; the same command goes on where it was interrupted.
     """
     chosen = _methods(methods, over or [])
+    if calibrate:
+        check_calibration(chosen, precision)
     found = open_data(
         model,
         data,
@@ -92,6 +102,7 @@ def evaluate(
     )
     check_folder(out)
     vlm = load_model(model, layers, device, dtype, attend_with, lam=lam, sigma=sigma, alpha=alpha)
+    profile = profile_to_calibrate(vlm) if calibrate else None
     with progress_bar("evaluating", len(found)) as advance:
         result = run(
             vlm,
@@ -106,12 +117,17 @@ def evaluate(
             seed=seed,
             progress=advance,
         )
-    files = _write(result, out)
+    fields: dict[str, Any] = {"files": _write(result, out)}
+    failure = None
+    if profile is not None:
+        fields["calibration"], failure = calibrate_profile(result, profile, precision)
     if as_json:
-        report(result.to_dict() | {"files": files}, as_json)
-        return
-    say(result.table())
-    report({"seconds": result.seconds, "resumed": result.resumed, "files": files}, as_json)
+        report(result.to_dict() | fields, as_json)
+    else:
+        say(result.table())
+        report({"seconds": result.seconds, "resumed": result.resumed, **fields}, as_json)
+    if failure is not None:
+        raise VeaError(failure)
 
 
 def _methods(text: str, over: list[str]) -> tuple[Method, ...]:
@@ -141,13 +157,16 @@ def _axes(over: list[str]) -> dict[str, list[float]]:
 
 
 def _write(result: Evaluation, out: Path) -> list[str]:
-    """The summary as JSON, as a table, and as a picture where matplotlib is installed."""
+    """The summary as JSON, as a table, and as pictures where matplotlib is installed."""
     write_whole(out / "summary.json", json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n")
     write_whole(out / "summary.md", result.table())
     names = ["results.jsonl", "summary.json", "summary.md"]
     if can_draw():
         draw(result, out / "summary.png")
         names.append("summary.png")
+        if any(method.certainty for method in result.methods.values()):
+            draw_certainty(result, out / "certainty.png")
+            names.append("certainty.png")
     else:
         print("No figure: it needs matplotlib, pip install 'vea-sdk[viz]'.", file=sys.stderr)
     return [str(out / name) for name in names]

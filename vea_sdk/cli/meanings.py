@@ -68,8 +68,11 @@ OUTPUT = {
             "point in a box": "how often the look's point lies in a box of the evidence",
             "IoU": "overlap of the look's first box with the best box of the evidence",
             "gained, lost": "answers that became right and wrong against the first method",
+            "certainty": "how well it tells right answers from wrong ones (AUROC), how far it is from the share that "
+            "is right (ECE), what share is wrong of all answers and of the surest 80 and 50% (risk)",
             "p (EM), p (F1)": "of that difference, by McNemar's exact test and by a paired bootstrap",
             "seen": "AUROC of at least --seen-threshold; believed: the answer is right",
+            "calibration": "the threshold found, the share of base's answers it keeps, what share of these is right",
             "resumed": "samples that an earlier run had done",
         },
         files="what was written; results.jsonl goes on where a run was interrupted",

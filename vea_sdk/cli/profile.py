@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -96,6 +96,7 @@ def profile(
     name = profiles.model_name(vlm.adapter.model)
     folder = out or Path("vea-output") / f"profile-{profiles.file_stem(name)}"
     check_folder(folder)
+    earlier = profiles.find(vlm.model) if install else None
     loaded = time.perf_counter()
     with progress_bar("looking", len(chosen)) as advance:
         found = measure(
@@ -112,9 +113,10 @@ def profile(
         made = profile_of(found, fraction, source=source)
         files = {"journal": folder / "samples.jsonl"} | write(found, made, folder) | _draw(found, made, folder)
     if install:
-        files["installed"] = profiles.install(made)
+        least = earlier.min_certainty if earlier else None  # of the model's answers, whichever layers look
+        files["installed"] = profiles.install(replace(made, min_certainty=least))
     timings = {"load": loaded - started, "measure": measured - loaded, "write": time.perf_counter() - measured}
-    fields = _summary(made) | ({"profile": asdict(made), **study(found, fraction)} if as_json else {})
+    fields = _summary(made) | ({"profile": made.to_dict(), **study(found, fraction)} if as_json else {})
     where = {name: str(path) for name, path in files.items()}
     report(fields | {"files": where, "timings": seconds(timings)}, as_json)
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from vea_sdk.evaluation.calibration import ReliabilityBin, RiskPoint
+
 
 @dataclass(frozen=True)
 class Mean:
@@ -38,13 +40,33 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class CertaintySummary:
+    """How well a method's certainty tells right answers from wrong ones, over the ``n`` answers that have one.
+
+    ``auroc``: None where all are right, or all wrong. ``ece``, ``aurc``, ``reliability``, ``risk_coverage``: see
+    :mod:`vea_sdk.evaluation.calibration`; of the last at most 50 points. ``risk_at``: the risk at each coverage of
+    :data:`COVERAGES`, from all points.
+    """
+
+    n: int
+    auroc: float | None
+    ece: float
+    aurc: float
+    risk_at: Mapping[str, float]
+    reliability: Sequence[ReliabilityBin]
+    risk_coverage: Sequence[RiskPoint]
+
+
+@dataclass(frozen=True)
 class MethodSummary:
-    """One method. ``metrics`` holds those that some sample has; ``split`` counts samples with evidence boxes."""
+    """One method. ``metrics`` holds those that some sample has; ``split`` counts samples with evidence boxes;
+    ``certainty`` is None where no answer has one."""
 
     name: str
     metrics: Mapping[str, Mean]
     split: Mapping[str, int]
     comparison: Comparison | None = None
+    certainty: CertaintySummary | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +94,10 @@ class Evaluation:
 
     def table(self) -> str:
         """The figures as Markdown tables, in per cent."""
-        return f"{self._metrics_table()}\n\n{self._split_table()}\n"
+        tables = [self._metrics_table(), self._split_table()]
+        if any(method.certainty for method in self.methods.values()):
+            tables.append(self._certainty_table())
+        return "\n\n".join(tables) + "\n"
 
     def _repr_markdown_(self) -> str:
         return self.table()
@@ -94,6 +119,16 @@ class Evaluation:
         lines += [f"| {name} | {' | '.join(str(m.split[k]) for k in SPLIT)} |" for name, m in self.methods.items()]
         return "\n".join(lines)
 
+    def _certainty_table(self) -> str:
+        titles = ["AUROC", "ECE", *(f"risk at {coverage}" for coverage in COVERAGES), "n"]
+        lines = [f"| certainty | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
+        for name, method in self.methods.items():
+            if (found := method.certainty) is not None:
+                figures = [found.auroc, found.ece, *(found.risk_at[coverage] for coverage in COVERAGES)]
+                shown = ["–" if figure is None else f"{100 * figure:.1f}" for figure in figures]
+                lines.append("| " + " | ".join([name, *shown, str(found.n)]) + " |")
+        return "\n".join(lines)
+
 
 _TITLES = {
     "em": "EM",
@@ -107,6 +142,9 @@ _TITLES = {
     "point": "point in a box",
     "iou": "IoU",
 }
+COVERAGES = {"100%": 1.0, "80%": 0.8, "50%": 0.5}
+"""Shares of the answers, the surest first, whose risk is shown."""
+
 SPLIT = {
     "seen_right": "seen, right",
     "seen_wrong": "seen, not believed",

@@ -176,11 +176,11 @@ def _ask(
         pictures = [method.picture(evidence, vlm.layers) for evidence in looked]
         template = vlm.highlight_prompt if method.pointing else vlm.plain_prompt
         prompts = [fill(template, question) for question in questions]
-        answers = vlm.answer_many(pictures, prompts, max_new_tokens=max_new_tokens)
+        answers = vlm.generate_many(pictures, prompts, max_new_tokens=max_new_tokens)
         for row, answer, evidence, positive, (_, sample) in zip(rows, answers, looked, labels, samples, strict=True):
             scores = method.token_scores(evidence, vlm.layers)
             found = places(method.evidence(evidence, vlm.layers), sample.boxes)
             row["methods"][method.name] = score(
-                answer, row["answers"], scores, positive, seen_by, seen_threshold, found
+                answer.text, row["answers"], scores, positive, seen_by, seen_threshold, found, answer.certainty
             )
     return rows

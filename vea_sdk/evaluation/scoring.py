@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, TypedDict, get_args
 
@@ -23,9 +24,10 @@ MIN_VQA_ANSWERS = 4
 
 
 class Scores(TypedDict):
-    """What is kept of one answer. None: there are too few answers for it, or no evidence to rank."""
+    """What is kept of one answer. None: there are too few answers for it, no evidence to rank, or no logits."""
 
     answer: str
+    certainty: float | None
     em: float
     f1: float
     anls: float
@@ -48,6 +50,7 @@ def score(
     seen_by: Seen = "auroc",
     threshold: float = 0.5,
     places: Places = (None, None),
+    certainty: float | None = None,
 ) -> Scores:
     """Judge one answer and the evidence behind it.
 
@@ -58,6 +61,7 @@ def score(
         answer: what the model said. accepted: the accepted answers.
         token_scores: [tokens]. labels: [tokens], which hold evidence; with one class only, there is nothing to rank.
         places: what :func:`places` gave.
+        certainty: how sure the model was of its answer; NaN, from broken logits, counts as none.
     """
     ranked = 0 < labels.sum() < len(labels)
     auroc = metrics.auroc(token_scores, labels) if ranked else None
@@ -65,6 +69,7 @@ def score(
     exact = metrics.exact_match(answer, accepted)
     return Scores(
         answer=answer,
+        certainty=None if certainty is None or math.isnan(certainty) else certainty,
         em=exact,
         f1=metrics.token_f1(answer, accepted),
         anls=metrics.anls(answer, accepted),

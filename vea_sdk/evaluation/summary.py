@@ -8,7 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from vea_sdk.evaluation.result import SPLIT, Comparison, Mean, MethodSummary
+from vea_sdk.evaluation.calibration import (
+    aurc,
+    certainty_auroc,
+    expected_calibration_error,
+    reliability,
+    risk_at,
+    risk_coverage,
+    thinned,
+)
+from vea_sdk.evaluation.result import COVERAGES, SPLIT, CertaintySummary, Comparison, Mean, MethodSummary
 from vea_sdk.evaluation.scoring import ANSWER_METRICS, EVIDENCE_METRICS
 from vea_sdk.evaluation.statistics import intervals, mcnemar, paired_bootstrap
 
@@ -39,8 +48,33 @@ def summarise(
             f1_p = paired_bootstrap(columns[first, "f1"], columns[name, "f1"], resamples, seed)
             comparison = Comparison(first, gained, lost, em_p, means[name, _DIFFERENCE], f1_p)
         of_method = {metric: means[name, metric] for metric in _METRICS if (name, metric) in means}
-        found[name] = MethodSummary(name, of_method, _split(scores[name]), comparison)
+        found[name] = MethodSummary(name, of_method, _split(scores[name]), comparison, _certainty(scores[name]))
     return found
+
+
+def certainties(scores: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[bool]]:
+    """Of the answers that have a certainty, how sure each was and whether it was right.
+
+    Rows of results that an earlier version wrote have none.
+    """
+    known = [one for one in scores if one.get("certainty") is not None]
+    return [one["certainty"] for one in known], [one["em"] == 1 for one in known]
+
+
+def _certainty(scores: Sequence[Mapping[str, Any]]) -> CertaintySummary | None:
+    sure, right = certainties(scores)
+    if not sure:
+        return None
+    points = risk_coverage(sure, right)
+    return CertaintySummary(
+        n=len(sure),
+        auroc=certainty_auroc(sure, right),
+        ece=expected_calibration_error(sure, right),
+        aurc=aurc(points),
+        risk_at={name: risk_at(points, coverage) for name, coverage in COVERAGES.items()},
+        reliability=reliability(sure, right),
+        risk_coverage=thinned(points),
+    )
 
 
 def _means(columns: Mapping[_Column, Sequence[float]], resamples: int, seed: int) -> dict[_Column, Mean]:

@@ -25,7 +25,7 @@ from vea_sdk.pipeline.answer import Answer
 from vea_sdk.pipeline.asking import Asking, HighlightOn
 from vea_sdk.pipeline.attending import look
 from vea_sdk.pipeline.conversation import Asked, Conversation, Message, from_messages, one_turn
-from vea_sdk.pipeline.generation import Generation
+from vea_sdk.pipeline.generation import Generated, Generation
 from vea_sdk.pipeline.inputs import Images, check_placeholders, load_pictures, model_inputs, one_each
 from vea_sdk.pipeline.media import Found, Medium, Placed, evidence_of_row, place
 from vea_sdk.pipeline.refusals import Refusals
@@ -230,14 +230,24 @@ class VLM:
         Raises:
             InvalidInputError: when there are not as many prompts as pictures.
         """
+        return [one.text for one in self.generate_many(images, prompts, max_new_tokens, **generate_kwargs)]
+
+    def generate_many(
+        self,
+        images: Sequence[ImageSource],
+        prompts: Sequence[str],
+        max_new_tokens: int | None = None,
+        **generate_kwargs: Any,
+    ) -> list[Generated]:
+        """:meth:`answer_many` with the tokens of each answer, and how sure the model was of them."""
         pictures = one_each(images, prompts, "prompts", self.max_pixels, self.fetch)
         generation = Generation(self.model, generate_kwargs, max_new_tokens)
         if not pictures:
             return []
-        said = []
+        said: list[Generated] = []
         for batch in self.batches([one_turn(row, prompt) for row, prompt in zip(pictures, prompts, strict=True)]):
             inputs = self.inputs(batch)
-            said += [one.text for one in generation.run(self.processor, inputs, self.prompt_length(inputs))]
+            said += generation.run(self.processor, inputs, self.prompt_length(inputs))
         return said
 
     @overload

@@ -29,7 +29,8 @@ _PER_LAYER = ("auroc", "average_precision", "ndcg", "auroc_low", "auroc_high", "
 class Profile:
     """The visual-grounding layers of ``model``, and where they come from.
 
-    ``layers`` ascend. All figures per layer are empty where only the layers were published.
+    ``layers`` ascend. All figures per layer are empty where only the layers were published. ``min_certainty``: the
+    least certainty, from 0 to 1, at which an answer of this model is to be relied on; None where none was found.
     """
 
     model: str
@@ -49,6 +50,12 @@ class Profile:
     skipped: dict[str, int] = field(default_factory=dict, hash=False)  # why samples could not be ranked, and how many
     min_certainty: float | None = None  # above which an answer about a part of the picture may replace the first one
     version: str | None = None  # of this package, that made the profile
+    min_certainty: float | None = None
+
+    def __post_init__(self) -> None:
+        least = self.min_certainty
+        if least is not None and (isinstance(least, bool) or not isinstance(least, int | float) or not 0 <= least <= 1):
+            raise InvalidInputError(f"min_certainty={least!r} must be a number from 0 to 1, or None for no threshold.")
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any], origin: str = "profile") -> Profile:
@@ -58,6 +65,8 @@ class Profile:
             known["layers"] = tuple(_number(layer) for layer in known["layers"])
             known |= {name: _per_layer(known[name]) for name in _PER_LAYER if name in known}
             profile = cls(**known)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"{origin} is not a profile: {error}") from error
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InvalidInputError(f"{origin} is not a profile: {error!r}. Needed: model, layers, source.") from error
         if not profile.layers or not isinstance(profile.model, str):
@@ -77,9 +86,16 @@ class Profile:
             raise InvalidInputError(f"{path} holds no profile: expected a JSON object, got {type(fields).__name__}.")
         return cls.from_dict(fields, str(path))
 
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, ready for JSON; no ``min_certainty`` where there is none."""
+        fields = asdict(self)
+        if self.min_certainty is None:
+            del fields["min_certainty"]
+        return fields
+
     def save(self, path: str | Path) -> None:
         """Write the profile as JSON, in one step: whoever reads the file finds the old profile or the new one."""
-        write_whole(path, json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        write_whole(path, json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _number(layer: Any) -> int:
