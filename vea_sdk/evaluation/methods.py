@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from vea_sdk.errors import InvalidInputError
 from vea_sdk.evidence import Evidence, highlight, layout_map
 from vea_sdk.evidence.constants import Constants
 from vea_sdk.evidence.denoising import denoised
+from vea_sdk.pipeline import Mode
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class Method:
     ``pointing``: the prompt points at the highlighted region, else it is the plain one. ``highlighted``: the picture
     is, else it is the original. ``profiled``: the evidence is the mean over the wrapped layers, else over all.
     ``denoise``, ``smooth``: whether Eq. 2 and Eq. 3 of the method are applied to the evidence. ``lam``, ``sigma``,
-    ``alpha``: λ, σ and α in place of the wrapped ones.
+    ``alpha``: λ, σ and α in place of the wrapped ones. ``mode``, ``options``: a mode of :meth:`VLM.ask` and what it is
+    told, which then says how the picture is shown; the evidence is that of the plain question.
     """
 
     name: str
@@ -35,6 +38,8 @@ class Method:
     lam: float | None = None
     sigma: float | None = None
     alpha: float | None = None
+    mode: Mode | None = None
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def constants(self, evidence: Evidence) -> Constants:
         """λ, σ and α of the method: its own, else those of the evidence."""
@@ -78,6 +83,8 @@ class Method:
         return scores
 
 
+_MODES: tuple[Mode, ...] = ("closer", "views", "ensemble")
+
 METHODS = {
     method.name: method
     for method in (
@@ -88,10 +95,18 @@ METHODS = {
         Method("no-smooth", smooth=False),
         Method("no-profiling", profiled=False),
         Method("no-prompt", pointing=False),
+        *(Method(mode, pointing=False, highlighted=False, mode=mode) for mode in _MODES),
+        *(
+            Method(f"closer-{name}", pointing=False, highlighted=False, mode="closer", options={"rank_by": name})
+            for name in ("random", "centre", "peak")
+        ),
+        Method("closer-ungated", pointing=False, highlighted=False, mode="closer", options={"min_certainty": None}),
     )
 }
 """By name: ``base``, the plain question; ``inst``, the pointing prompt on the original picture; ``vea``, the whole
-method; and the method without one of its parts."""
+method; and the method without one of its parts. ``closer``, ``views``, ``ensemble``: the modes of ``ask``; and as many
+windows without attention: ``closer-random`` ones, in the ``-centre``, on the ``-peak`` of the first look, gated alike;
+``closer-ungated``: whatever is surer than the first answer."""
 
 
 def resolve_methods(methods: Sequence[str | Method]) -> tuple[Method, ...]:

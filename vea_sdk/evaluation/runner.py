@@ -16,10 +16,12 @@ from vea_sdk.evaluation.methods import Method, resolve_methods
 from vea_sdk.evaluation.result import Evaluation
 from vea_sdk.evaluation.scoring import Seen, check_seen, places, score
 from vea_sdk.evaluation.summary import summarise
+from vea_sdk.evidence import Evidence
 from vea_sdk.grounding.metrics import Rule, patch_labels
 from vea_sdk.grounding.samples import Sample, prepare
 from vea_sdk.journal import Journal
-from vea_sdk.pipeline import VLM
+from vea_sdk.pipeline import VLM, Answer
+from vea_sdk.pipeline.generation import Generated
 from vea_sdk.prompts import fill
 
 _Item = tuple[str, Sample | Record]
@@ -173,10 +175,7 @@ def _ask(
         for (name, sample), evidence, positive in zip(samples, looked, labels, strict=True)
     ]
     for method in methods:
-        pictures = [method.picture(evidence, vlm.layers) for evidence in looked]
-        template = vlm.highlight_prompt if method.pointing else vlm.plain_prompt
-        prompts = [fill(template, question) for question in questions]
-        answers = vlm.generate_many(pictures, prompts, max_new_tokens=max_new_tokens)
+        answers = _answers(vlm, method, looked, questions, max_new_tokens)
         for row, answer, evidence, positive, (_, sample) in zip(rows, answers, looked, labels, samples, strict=True):
             scores = method.token_scores(evidence, vlm.layers)
             found = places(method.evidence(evidence, vlm.layers), sample.boxes)
@@ -184,3 +183,16 @@ def _ask(
                 answer.text, row["answers"], scores, positive, seen_by, seen_threshold, found, answer.certainty
             )
     return rows
+
+
+def _answers(
+    vlm: VLM, method: Method, looked: Sequence[Evidence], questions: Sequence[str], max_new_tokens: int
+) -> Sequence[Generated | Answer[Any]]:
+    """What the model says by one method."""
+    pictures = [method.picture(evidence, vlm.layers) for evidence in looked]
+    if method.mode is not None:
+        options = dict(method.options) | {"words": False, "batch_size": 16}
+        return vlm.ask_many(pictures, questions, method.mode, max_new_tokens, **options)
+    template = vlm.highlight_prompt if method.pointing else vlm.plain_prompt
+    prompts = [fill(template, question) for question in questions]
+    return vlm.generate_many(pictures, prompts, max_new_tokens=max_new_tokens)

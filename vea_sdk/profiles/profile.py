@@ -48,7 +48,6 @@ class Profile:
     chosen_share: PerLayer = ()  # in what share of the resamples the layer is chosen
     rule: str | None = None  # which patches counted as evidence
     skipped: dict[str, int] = field(default_factory=dict, hash=False)  # why samples could not be ranked, and how many
-    min_certainty: float | None = None  # above which an answer about a part of the picture may replace the first one
     version: str | None = None  # of this package, that made the profile
     min_certainty: float | None = None
 
