@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 import sys
 import time
@@ -202,6 +203,25 @@ def test_calibrate_keeps_the_smallest_threshold_that_will_do(run: Any, own: Path
     assert code == 0, err
     assert f"threshold {found['threshold']:.3f}, kept {found['kept']:.3f}, right {found['right']:.3f}" in out
     assert "| certainty | AUROC | ECE | risk at 100% | risk at 80% | risk at 50% | n |" in out
+
+
+@pytest.mark.slow
+def test_the_figures_of_the_docs(run: Any, own: Path, tmp_path: Path) -> None:
+    """By the command beside them; another processor rounds differently, and an answer or two may change."""
+    page = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    command, table = re.findall(r"```(?:sh)?\n(vea eval [^\n]*--calibrate|\| certainty \|.*?)\n```", page, re.DOTALL)
+    code, out, err = run(*command.split()[1:], "--out", tmp_path, "--json")
+    assert code == 0, err
+    fields = json.loads(out)
+    for row in table.splitlines()[2:]:
+        name, *shown = (cell.strip() for cell in row.strip("|").split("|"))
+        found = fields["methods"][name]["certainty"]
+        figures = [100 * figure for figure in (found["auroc"], found["ece"], *found["risk_at"].values())]
+        assert [*figures, found["n"]] == pytest.approx([float(one) for one in shown], abs=2)
+    (threshold, kept, right) = re.findall(r"threshold ([\d.]+), kept ([\d.]+), right ([\d.]+)", page)[0]
+    found = fields["calibration"]
+    assert found["threshold"] == pytest.approx(float(threshold), abs=0.05)
+    assert [found["kept"], found["right"]] == pytest.approx([float(kept), float(right)], abs=0.05)
 
 
 def test_without_calibrate_no_profile_is_touched(run: Any, own: Path, tmp_path: Path) -> None:
