@@ -57,7 +57,7 @@ def test_windows_around_one_move_by_a_share_of_its_side(box: tuple[float, ...]) 
             room = 672 - side
             assert at in {np.clip(round(was + move * 0.07 * side), 0, room) for move in (-1, 0, 1)}
     assert [view.box[2] - view.box[0] for view in made[8:]] == [round(0.93 * side), min(672, round(1.07 * side))]
-    assert all(0 <= view.box[0] and view.box[2] <= 672 and 0 <= view.box[1] and view.box[3] <= 672 for view in made)
+    assert all(view.box[0] >= 0 and view.box[2] <= 672 and view.box[1] >= 0 and view.box[3] <= 672 for view in made)
 
 
 @pytest.mark.parametrize("seed", range(3))
