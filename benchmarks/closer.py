@@ -4,7 +4,7 @@
     python benchmarks/closer.py --count 20  (a share of the pictures)
 
 Every way answers the same questions as the plain first answer; right is an exact match. Pages are those of the seeds
-from 2000 on; no setting was chosen on them. p is McNemar's exact test, of the way against the base or the control named.
+from 2000 on; no setting was chosen on them. p is McNemar's exact test, of a way against the base or a control.
 """
 
 from __future__ import annotations

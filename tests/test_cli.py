@@ -30,13 +30,22 @@ def test_demo(run: Any, tmp_path: Path) -> None:
     code, out, err = run("demo", "--json", "--out", tmp_path / "pictures")
     assert code == 0, err
     fields = json.loads(out)
-    sample = tiny.demo_sample()
+    sample = tiny.demo_scene()
     assert (fields["question"], fields["expected"]) == (sample.question, sample.answers[0])
-    assert fields["baseline"] != ""
-    assert fields["answer"] != ""
+    assert fields["baseline"] not in ("", fields["expected"])
+    assert fields["answer"] == fields["expected"]
     assert 0.8 < fields["auroc"] <= 1
-    assert set(fields["timings"]) == {"load", "prepare", "baseline", "evidence", "answer"}
-    for name in ("overlay", "highlighted"):
+    assert set(fields["timings"]) == {"load", "prepare", "baseline", "evidence", "answer", "count"}
+    chosen = [one for one in fields["candidates"] if one["chosen"]]
+    assert [(one["answer"], one["certainty"]) for one in chosen] == [(fields["answer"], fields["certainty"])]
+    x0, y0, x1, y1 = fields["window"]
+    bx0, by0, bx1, by1 = sample.boxes[0]
+    assert x0 <= bx0 < bx1 <= x1
+    assert y0 <= by0 < by1 <= y1
+    first, closer = re.findall(r"(\d+) right at first, (\d+) closer", fields["gain"])[0]
+    assert int(fields["control"].split()[-1]) < int(closer)
+    assert int(first) < int(closer)
+    for name in ("overlay", "highlighted", "windows"):
         with Image.open(fields[name]) as shown:
             assert shown.size == sample.image.size
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,26 @@ from tests.conformance.capture import Mismatch, picture
 from tests.conformance.tiny import Tiny
 from tests.families import chat_template
 from vea_sdk.errors import GeometryError, InvalidInputError, UnsupportedModelError
-from vea_sdk.pipeline import generation
+from vea_sdk.pipeline import Cost, generation
 from vea_sdk.pipeline.conversation import Conversation, one_turn
 
 QUESTION, LATER = "what is written here?", "and on this one?"
 TOLERANCE = 2e-6  # two forward passes of one model over the same ids
 
+
+MODES = (
+    "llava",
+    "llava_next",
+    "qwen2_vl",
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "gemma3",
+    "internvl",
+    "idefics3",
+    "mllama",
+    "florence2",
+)
+"""One of each lineage: asked in every mode, too."""
 
 BATCH_TOLERANCE = 1e-4  # of the largest logit: rows of a batch, each beside what it gives alone
 
@@ -57,8 +72,32 @@ def check_ask(tiny: Tiny) -> dict[str, Any]:
         answer = vlm.ask(one, QUESTION, max_new_tokens=2)
         check_answer(answer, 1)
         check_length(vlm, one, answer)
+        if tiny.model.config.model_type in MODES:
+            check_modes(vlm, picture((180, 252), 3))
     limits = ["one picture"] * (not several) + ["one turn"] * (not chats)
     return {"ask": ", ".join(limits) or "ok", "batches_differ": differ}
+
+
+def check_modes(vlm: vea.VLM, image: Image.Image) -> None:
+    """Every way to a better answer runs and counts its passes, also where attention on a picture ranks nothing."""
+    crossed = vlm.adapter.cross_attention
+    ranked: dict[str, Any] = {"rank_by": "peak"} if crossed else {"looks": 3}
+    ask = partial(vlm.ask, image, QUESTION, max_new_tokens=2)
+    found = {
+        "closer": ask(mode="closer", answers=2, anyway=True, min_certainty=None, **ranked),
+        "views": ask(mode="views", choose_by="certainty"),
+        "ensemble": ask(mode="ensemble"),
+    }
+    costs = {"closer": Cost(0 if crossed else 3, 3), "views": Cost(0, 5), "ensemble": Cost(0, 6)}
+    for mode, answer in found.items():
+        if (
+            answer.cost != costs[mode]
+            or not answer.reason
+            or [one.chosen for one in answer.candidates].count(True) != 1
+        ):
+            raise Mismatch(f"{mode}: {answer.cost} for {costs[mode]}, {answer.reason!r}")
+    if crossed:
+        refused(lambda: ask(mode="closer", anyway=True), UnsupportedModelError, "layers of their own")
 
 
 def batches_differ(tiny: Tiny, vlm: vea.VLM) -> bool:

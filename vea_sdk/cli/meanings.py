@@ -44,8 +44,9 @@ def explained(*names: str, **others: str) -> str:
 
 _SHOWN = ("layers", "point", "boxes", "overlay", "highlighted")
 OUTPUT = {
-    "demo": explained("question", "expected", "baseline", "answer", "certainty", "layers", "auroc", "overlay",
-                    "highlighted", "together", "timings"),
+    "demo": explained("question", "expected", "baseline", "answer", "certainty", "reason", "window", "candidates",
+                    "cost", "layers", "auroc", "overlay", "highlighted", "windows", "together", "timings",
+                    **{"gain, control, harm": "how often looking closer helps held-out pages, and what does not"}),
     "ask": explained("question", "prompt", "baseline", "answer", "certainty", "finished", "mode", "reason", "cost",
                    "candidates", "window", "windows", *_SHOWN, "words", "timings"),
     "attend": explained("question", "grid", *_SHOWN, "top_patches"),
