@@ -38,7 +38,6 @@ Answers = dict[str, Any]
 
 @cache
 def model() -> vea.VLM:
-    torch.set_num_threads(1)
     return vea.load(tiny.checkpoint(), device="cpu")
 
 
@@ -88,7 +87,7 @@ def main() -> None:
         tasks += [("picture", name, seed) for seed in range(FIRST, FIRST + (many if name == "clean" else few))]
     found: dict[str, dict[str, list[Answers]]] = {"scene": {}, "picture": {}}
     context = multiprocessing.get_context("spawn")
-    with context.Pool(os.cpu_count()) as pool, reports.progress(len(tasks)) as advance:
+    with context.Pool(os.cpu_count(), torch.set_num_threads, (1,)) as pool, reports.progress(len(tasks)) as advance:
         for (kind, name, _), answers in zip(tasks, pool.imap(run, tasks), strict=True):
             found[kind].setdefault(name, []).append(answers)
             advance()

@@ -104,7 +104,7 @@ def test_doctor(run: Any) -> None:
         (["ask", "PICTURE", "what?", "--model", "CHECKPOINT", "--layers", "17"], 1, "layer 17 is out of range"),
         (["attend", "PICTURE", "what?", "--model", "./absent"], 1, "no checkpoint folder"),
         (["attend", "BROKEN", "what?", "--model", "CHECKPOINT", "--layers", "1"], 1, "cannot be read as a picture"),
-        (["attend", "PICTURE", "what?", "--model", "CHECKPOINT", "--layers", "1", "--top", "999"], 1, "k=999"),
+        (["attend", "PICTURE", "what?", "--model", "CHECKPOINT", "--layers", "1", "--top", "999"], 1, "--top 999"),
         (["attend", "PICTURE", "what?", "--model", "CHECKPOINT", "--device", "moon"], 1, "moon"),
         (["attend", "PICTURE", "what?", "--model", "CHECKPOINT", "--dtype", "float7"], 1, "float7"),
     ],
