@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from hashlib import blake2b
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from transformers import StoppingCriteria
 
 import vea_sdk as vea
 from vea_sdk.monitor.certainty import Chosen
+from vea_sdk.monitor.sampling import sampled
 
 names = pytest.mark.parametrize("name", FAMILIES)
 
@@ -214,14 +214,14 @@ def test_only_the_sampled_rows_and_what_the_caller_may_change(sink: Kept) -> Non
     inputs = three(family)
     out = run(family.model, inputs, {}, return_dict_in_generate=True, output_logits=True)
     want = truth(out, inputs["input_ids"].shape[1], set())
-    ids = ["a", "b", "c"]
-    rates = {one: int.from_bytes(blake2b(one.encode(), digest_size=8).digest()) / 2**64 for one in ids}
-    last = max(rates, key=lambda one: rates[one])
-    with vea.monitor(family.model, sample_rate=rates[last] - 1e-9, layers=[1], sinks=[sink]) as handle:
+    drawn = [name for name in map(str, range(20)) if sampled(name, 0.5)]
+    left_out = next(name for name in map(str, range(20)) if name not in drawn)
+    ids = [left_out, *drawn[:2]]
+    with vea.monitor(family.model, sample_rate=0.5, layers=[1], sinks=[sink]) as handle:
         with handle.request(ids):
             run(family.model, inputs, {}).zero_()
         assert handle.flush()
     found = sink.by_name()
-    assert list(found) == [one for one in ids if one != last]
+    assert list(found) == drawn[:2]
     for name, record in found.items():
         assert record.certainty_per_token == pytest.approx(math.exp(want[ids.index(name)][0] / 6), rel=1e-6)

@@ -59,7 +59,7 @@ class Chosen:
 
     def _choose(self, tokens: Tensor) -> None:
         assert self._next is not None
-        self._fed.append(tokens)
+        self._fed.append(tokens.clone())  # a view would keep all that was fed before
         self._logs.append(self._next.gather(1, tokens.to(self._next.device, non_blocking=True)))
 
     @property
