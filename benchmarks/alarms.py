@@ -2,8 +2,9 @@
 
     python benchmarks/alarms.py --json
 
-The requests are made up, one a second: image mass, entropy and agreement are drawn from skewed beta distributions,
-each seed a run of its own that begins without history. No clock is read; the same seeds give the same rows anywhere.
+The requests are made up, one a second: image mass, entropy, agreement and certainty are drawn from skewed beta
+distributions, each seed a run of its own that begins without history. No clock is read; the same seeds give the same
+rows anywhere.
 """
 
 from __future__ import annotations
@@ -71,8 +72,8 @@ def opened_by(seed: int, requests: int, tick: Callable[[], None]) -> dict[int, C
 def unchanging(seed: int, requests: int) -> Iterator[Record]:
     """Records that are drawn independently of each other from one distribution."""
     rng = np.random.default_rng(seed)
-    drawn = zip(*(rng.beta(a, b, requests).tolist() for a, b in ((2, 5), (6, 3), (8, 2))), strict=True)
-    for number, (mass, ratio, agreement) in enumerate(drawn):
+    drawn = zip(*(rng.beta(a, b, requests).tolist() for a, b in ((2, 5), (6, 3), (8, 2), (20, 2))), strict=True)
+    for number, (mass, ratio, agreement, certainty) in enumerate(drawn):
         yield Record(
             request=str(number),
             time=float(number),
@@ -86,6 +87,7 @@ def unchanging(seed: int, requests: int) -> Iterator[Record]:
             mean=Figures(mass, ratio * math.log(TOKENS), None, None, None),
             per_layer=(),
             agreement=agreement,
+            certainty_per_token=certainty,
         )
 
 

@@ -35,6 +35,8 @@ def record(number: int = 0, mass: float | None = 0.4, **fields: Any) -> Record:
         "spikes": 1,
         "border_share": 0.3,
         "trace": (0.4, 0.3, 0.2),
+        "certainty": 0.7,
+        "certainty_per_token": 0.96,
         "timings": {"prefill": 0.05, "total": 0.25, "monitor": 0.0008},
     }
     return Record(**(known | fields))
@@ -45,13 +47,26 @@ def stationary(n: int, seed: int, start: int = 0) -> list[Record]:
     rng = np.random.default_rng(seed)
     mass, agreement = rng.beta(2, 5, n), rng.beta(8, 2, n)
     entropy = np.log(64) * rng.beta(6, 3, n)
+    certainty = rng.beta(20, 2, n)
+    drawn = zip(*(one.tolist() for one in (mass, entropy, agreement, certainty)), strict=True)
     return [
-        record(start + i, float(mass[i]), entropy=float(entropy[i]), agreement=float(agreement[i])) for i in range(n)
+        record(start + i, m, entropy=e, agreement=a, certainty=c**8, certainty_per_token=c)
+        for i, (m, e, a, c) in enumerate(drawn)
     ]
 
 
 ALERT = Alert("drift", "firing", "tiny", "peak", 0.5, 0.25, "r7", 7.0)
 RESOLVED = Alert("drift", "resolved", "tiny", "peak", 0.1, 0.25, "r9", 9.0)
 DROPPED = record(
-    3, mass=None, entropy=None, dropped=True, unread="full", agreement=None, border_share=None, trace=None, timings={}
+    3,
+    mass=None,
+    entropy=None,
+    dropped=True,
+    unread="full",
+    agreement=None,
+    border_share=None,
+    trace=None,
+    timings={},
+    certainty=None,
+    certainty_per_token=None,
 )

@@ -339,6 +339,8 @@ def test_the_records_are_those_without_compilation(name: str, sink: Kept) -> Non
         assert alike(record, other)
         assert record.trace == moves(rows[[1, 3], i, 1:, : record.image_tokens])
         assert record.generated_tokens == 3
+        assert record.certainty is None  # generate() compiles the call itself, and nobody sees what it returns
+        assert other.certainty is not None
 
 
 @pytest.mark.usefixtures("fresh")
@@ -380,6 +382,7 @@ def test_a_compiled_forward(part: str, family: TinyFamily, sink: Kept, monkeypat
     assert len(sink.records) == 4
     for record, other in zip(sink.records, [*known, *known], strict=True):
         assert alike(record, other)
+        assert record.certainty == pytest.approx(other.certainty, rel=1e-5)
         assert record.rows is not None
         assert sum(record.rows[0]) == pytest.approx(other.per_layer[0].image_mass, abs=1e-5)
 

@@ -110,6 +110,7 @@ def test_one_vote_alerts_on_what_lies_below_its_own_p1() -> None:
         ("image_ignored", {"mass": 0.001}),
         ("attention_scattered", {"mass": 0.4, "entropy": float(np.log(64)) * 0.999}),
         ("layers_disagree", {"mass": 0.4, "agreement": 0.01}),
+        ("unsure", {"mass": 0.4, "certainty_per_token": 0.5}),
     ],
 )
 def test_a_change_opens_its_alert_and_the_return_closes_it(kind: str, change: dict[str, float]) -> None:

@@ -69,10 +69,12 @@ class Phase:
     """The part of ``generate()`` that runs, and the ids it was given: the whole prompt, or what follows a cache.
 
     "prefill" of the prompt; "assisted" decoding, which verifies drafted tokens; the prefill of a "draft" inside that.
+    ``config``: of a prefill, the options of the run as they were resolved; None where they are not known.
     """
 
     name: Literal["prefill", "assisted", "draft"]
     ids: Tensor  # [B, N]
+    config: Any = None
 
 
 PHASE: ContextVar[Phase | None] = ContextVar("vea_sdk_generation_phase", default=None)
@@ -287,7 +289,8 @@ def _telling(name: Literal["prefill", "assisted"], original: Callable[..., Any],
         if not patch.live:
             return original(self, input_ids, *args, **kwargs)
         drafting = name == "prefill" and PHASE.get() is not None
-        token = PHASE.set(Phase("draft" if drafting else name, input_ids))
+        config = (args[0] if args else kwargs.get("generation_config")) if name == "prefill" else None
+        token = PHASE.set(Phase("draft" if drafting else name, input_ids, config))
         try:
             return original(self, input_ids, *args, **kwargs)
         finally:

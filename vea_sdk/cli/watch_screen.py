@@ -19,7 +19,7 @@ from vea_sdk.monitor.tail import Tail
 from vea_sdk.monitor.watch import Watch
 from vea_sdk.printable import printable
 
-_SHOWN = ("image_mass", "entropy_ratio", "agreement", "request")  # of each record
+_SHOWN = ("image_mass", "entropy_ratio", "agreement", "certainty", "request")  # of each record
 
 
 class Follower:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from vea_sdk.monitor.record import Record
 
-Kind = Literal["image_ignored", "attention_scattered", "layers_disagree", "nan", "drift"]
+Kind = Literal["image_ignored", "attention_scattered", "layers_disagree", "unsure", "nan", "drift"]
 State = Literal["firing", "resolved"]
 
 

@@ -19,9 +19,10 @@ from vea_sdk.capture.watch import Queries
 from vea_sdk.monitor import lifetime
 from vea_sdk.monitor.boards import Boards
 from vea_sdk.monitor.build import Builder
+from vea_sdk.monitor.certainty import Chosen
 from vea_sdk.monitor.counters import Counters, Tally
 from vea_sdk.monitor.drain import Drain
-from vea_sdk.monitor.generation import Follower, Generation, Place
+from vea_sdk.monitor.generation import Follower, Generation, Place, mark
 from vea_sdk.monitor.hooks import Hooks, no_graph_is_made
 from vea_sdk.monitor.passes import Passes
 from vea_sdk.monitor.prompt import UnreadPrompt
@@ -208,6 +209,7 @@ class Monitor:
         generation.follower.knows_encoder(self._hooks.encoder_ids)
         if self._boards is not None:
             generation.follower.follow_graphs(Passes(self._boards, generation))
+        generation.chosen = Chosen.of(call, phase, [place.row for place in generation.places])
         generation.pad = self._pad
         generation.fed = [] if self._content else None
         if requests[0].sizes is not None:
@@ -234,8 +236,13 @@ class Monitor:
                     lifetime.log.warning("%r failed: %r", begin, error)
 
     def _end_of_span(self, generation: Generation, error: BaseException | None, result: Any) -> None:
+        sequences = result if isinstance(result, Tensor) else getattr(result, "sequences", None)
         if self._content and generation.answer is None:
-            generation.answer = result if isinstance(result, Tensor) else getattr(result, "sequences", None)
+            generation.answer = sequences
+        if sequences is not None:
+            generation.choose(Chosen.end, sequences)
+        if generation.chosen is not None and generation.chosen.device is not None:
+            mark(generation.events, generation.chosen.device)
         self._end(generation, "ended" if error is None else "failed")
 
     def _end(self, generation: Generation, how: str) -> None:

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -54,6 +55,25 @@ class Builder:
     def record(self, generation: Generation, place: Place) -> Record:
         """Raises nothing: what went wrong stands in the record."""
         self.bytes_copied = 0
+        record = self._record_of_attention(generation, place)
+        try:
+            found = self._certainty(generation, place)
+        except Exception:
+            _log.exception("the record of %s has no certainty", printable(place.request))
+            found = None
+        return record if found is None else replace(record, certainty=found[0], certainty_per_token=found[1])
+
+    def _certainty(self, generation: Generation, place: Place) -> tuple[float, float] | None:
+        chosen = generation.chosen
+        if chosen is None or chosen.device is None:
+            return None
+        before = chosen.copied
+        with self._after(generation, chosen.device):
+            found = chosen.certainty(place.row)
+        self.bytes_copied += chosen.copied - before
+        return found
+
+    def _record_of_attention(self, generation: Generation, place: Place) -> Record:
         try:
             return self._record(generation, place)
         except NoImageError:  # text alone, in which there was nothing to read

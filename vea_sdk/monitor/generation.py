@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,11 +18,14 @@ from vea_sdk.capture.prompt import PromptTracker
 from vea_sdk.capture.runs import Runs
 from vea_sdk.capture.watch import Queries, Watch
 from vea_sdk.errors import CaptureError
+from vea_sdk.monitor.certainty import Chosen
 from vea_sdk.monitor.scope import Sizes
 from vea_sdk.monitor.slots import SlotRecorder
 
 if TYPE_CHECKING:
     from vea_sdk.monitor.passes import Passes
+
+_log = logging.getLogger("vea_sdk.monitor")
 
 
 @dataclass(frozen=True)
@@ -160,6 +164,7 @@ class Generation:
     phase: Phase | None = None  # of generate(), in which the prompt is fed
     prompt: PromptTracker | None = None  # kept along a cache from turn to turn
     follower: Follower | None = None
+    chosen: Chosen | None = None  # tokens of the answer, where they tell how sure of it the model was
     places: list[Place] = field(default_factory=list)
     ids: Tensor | None = None  # of the last pass, where no cache tells generations apart
     decoding: bool = False  # whether a generated token was fed
@@ -199,8 +204,8 @@ class Generation:
         ids = self._fed_now
         return None if self.pad is None or ids is None or ids.shape[0] == 1 else ids[:, -1].ne(self.pad)
 
-    def leave_pass(self, finished: bool = True) -> None:
-        """``finished``: the pass came to its end."""
+    def leave_pass(self, finished: bool = True, output: Any = None) -> None:
+        """``finished``: the pass came to its end; ``output``: with this, None where the host does not see it."""
         follower, ids = self.follower, self._fed_now
         assert follower is not None
         interception.ACTIVE.set(tuple(one for one in interception.ACTIVE.get() if one is not follower))
@@ -214,12 +219,25 @@ class Generation:
                 self.prompt_length = follower.prompt.seen
             elif self.fed is not None and ids is not None:
                 self.fed.append(ids)
+            self.choose(Chosen.add, ids, output)
             follower.continue_by_graphs()
             for device in set(follower.recorder.device_of.values()):
                 mark(self.events, device)
         finally:
             self._fed_now = None
             self.busy = False
+
+    def choose(self, call: Callable[..., None], *args: Any) -> None:
+        """Follow the tokens of the answer; what fails costs the certainty and nothing else."""
+        if self.chosen is None or self.follower is None:
+            return
+        started = time.perf_counter()
+        try:
+            call(self.chosen, *args)
+        except Exception:
+            _log.warning("no certainty is known of an answer", exc_info=True)
+            self.chosen = None
+        self.follower.seconds += time.perf_counter() - started
 
     _fed_now: Tensor | None = None
 

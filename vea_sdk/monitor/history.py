@@ -14,7 +14,11 @@ from vea_sdk.monitor.record import Record
 from vea_sdk.monitor.rolling import Reference, Rolling
 from vea_sdk.monitor.statistics import COUNTS, STATISTICS, Statistic
 
-_LOW: dict[Kind, str] = {"image_ignored": "image_mass", "layers_disagree": "agreement"}
+_LOW: dict[Kind, str] = {
+    "image_ignored": "image_mass",
+    "layers_disagree": "agreement",
+    "unsure": "certainty_per_token",  # that of a whole answer falls with its length alone
+}
 _HIGH: dict[Kind, str] = {"attention_scattered": "entropy_ratio"}
 
 _SHOWN = (0.01, 0.5, 0.99)

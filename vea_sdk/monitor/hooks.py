@@ -164,7 +164,7 @@ class Hooks:
             return
         generation, here.depth, here.generation = here.generation, None, IGNORED
         if generation.follower is not None:
-            generation.leave_pass(finished=output is not None)
+            generation.leave_pass(output is not None, output)
         if self._boards is not None:
             self._boards.hide()
             self._boards.end()

@@ -56,6 +56,16 @@ class Record:
     are None when geometry is unknown. ``trace`` is the image mass, mean of the layers, of the generated tokens'
     rows: first, mean, last. ``timings`` are seconds. ``dropped`` marks a request that was sampled but whose figures
     did not fit into the ring: all its figures are None.
+
+    ``certainty`` is c = exp(Σ log softmax(raw logits, float32)[token]) over the n tokens of the answer, its end token
+    included, and ``certainty_per_token`` is c^(1/n). Both are None where the passes of ``generate()`` do not tell them:
+    with beams, with drafted tokens, in a loop of your own, in steps that ``generate()`` compiles, for a request that
+    did not end by itself. Nothing is known here of what was said: a refusal may be certain, and an answer that was cut
+    at ``max_new_tokens`` has the certainty of what there is of it.
+
+    Entropy, peak and image mass are signals of health and of drift, not a score of hallucination. Whether an answer is
+    right, certainty tells better (AUROC 0.87 on the embedded model, where entropy has 0.74, peak 0.65 and image mass
+    0.64), and adding figures of attention to it gains nothing. See docs/monitoring.md.
     """
 
     request: str
@@ -79,6 +89,8 @@ class Record:
     dropped: bool = False
     finished: str = "ended"  # or "failed": the request raised; "cut": close() came before its end
     unread: str | None = None  # why there are no figures, or no trace
+    certainty: float | None = None  # c of the answer
+    certainty_per_token: float | None = None  # c^(1/n)
     rows: tuple[tuple[float | None, ...], ...] | None = None  # [layers][image tokens], only with rows=True
     content: Mapping[str, Any] | None = None  # only with content=True
     schema: int = SCHEMA

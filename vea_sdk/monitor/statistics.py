@@ -56,6 +56,13 @@ STATISTICS = (
         _SHARES,
         lambda r: r.trace[1] if r.trace else None,
     ),
+    Statistic("certainty", "Product of the probabilities of the answer's tokens.", _SHARES, lambda r: r.certainty),
+    Statistic(
+        "certainty_per_token",
+        "Geometric mean of the probabilities of the answer's tokens.",
+        _SHARES,
+        lambda r: r.certainty_per_token,
+    ),
     Statistic("request", "From the prompt to the end.", _SECONDS, lambda r: r.timings.get("total"), "seconds"),
     Statistic("prefill", "From the prompt to its last token.", _SECONDS, lambda r: r.timings.get("prefill"), "seconds"),
     Statistic("monitor", "Of the request, spent watching.", _FINE, lambda r: r.timings.get("monitor"), "seconds"),

@@ -24,6 +24,7 @@ class Watch:
     - ``image_ignored``: its image mass lies below the ``tail`` quantile (p1) of that history,
     - ``attention_scattered``: its entropy / log(image tokens) lies above the 1 − ``tail`` quantile (p99),
     - ``layers_disagree``: the agreement of its layers lies below the ``tail`` quantile,
+    - ``unsure``: its certainty per token lies below the ``tail`` quantile,
 
     and ``votes`` of the last ``recent`` requests open the alert. One vote in a hundred is what p1 means, so a single
     one says nothing; ``votes=1`` alerts on it nevertheless. ``nan`` opens at the first NaN score. ``drift`` opens when

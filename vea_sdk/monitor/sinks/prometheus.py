@@ -94,7 +94,7 @@ class PrometheusSink:
                     metrics[f"layer_{one.name}"].labels(model, layer.layer).observe(value)
 
     def alert(self, alert: Alert) -> None:
-        """Count an alert that opens, for ``Watch(on_alert=sink.alert)``; the label ``alert`` has five values."""
+        """Count an alert that opens, for ``Watch(on_alert=sink.alert)``; the label ``alert`` has six values."""
         if alert.state == "firing":
             self._metrics()["alerts"].labels(encodable(alert.model), alert.kind).inc()
 
