@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -24,6 +25,13 @@ def picture(tmp_path: Path) -> Path:
     path = tmp_path / "card.png"
     Image.effect_mandelbrot((150, 100), (-2, -1, 1, 1), 20).save(path)
     return path
+
+
+@pytest.fixture(autouse=True)
+def few_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but one test can do with two counted pages."""
+    if request.node.name != "test_demo":
+        monkeypatch.setattr(importlib.import_module("vea_sdk.cli.demo"), "PAGES", 2)
 
 
 def test_demo(run: Any, tmp_path: Path) -> None:
