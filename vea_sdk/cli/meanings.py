@@ -46,7 +46,8 @@ _SHOWN = ("layers", "point", "boxes", "overlay", "highlighted")
 OUTPUT = {
     "demo": explained("question", "expected", "baseline", "answer", "certainty", "reason", "window", "candidates",
                     "cost", "layers", "auroc", "overlay", "highlighted", "windows", "together", "timings",
-                    gain="how often that helps pages that are small in their picture", control="without the model's attention",
+                    gain="how often that helps pages that are small in their picture",
+                    control="the same without the model's attention",
                     harm="what it does to pages that fill their picture"),
     "ask": explained("question", "prompt", "baseline", "answer", "certainty", "finished", "mode", "reason", "cost",
                    "candidates", "window", "windows", *_SHOWN, "words", "timings"),
