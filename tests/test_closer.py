@@ -480,3 +480,56 @@ def test_a_batch_that_does_not_fit_is_halved_and_said_once(kind: type[Exception]
         in_batches([1, 2], 2, lambda rows: (_ for _ in ()).throw(RuntimeError("another")))
     with pytest.raises(kind):
         in_batches([1], 1, lambda rows: (_ for _ in ()).throw(kind("out of memory")))
+
+
+# --- another model looks; conversations
+
+
+@pytest.mark.parametrize("mode", ["closer", "views"])
+def test_another_model_looks_for_the_one_that_answers(mode: Any) -> None:
+    """The windows are ranked by its attention, and its looks are counted, the one of the whole picture included."""
+    eye = vea.wrap(FAMILIES["qwen2_vl"]().model, FAMILIES["qwen2_vl"]().processor, layers=[1, 2])
+    family = FAMILIES["llava"]()
+    vlm = vea.wrap(family.model, family.processor, attend_with=eye)
+    image = picture(7, 240, 240)
+    options: dict[str, Any] = {"closer": {"looks": 6, "answers": 2, "min_certainty": None}, "views": {}}[mode]
+    answer = vlm.ask(image, QUESTION, mode, 2, **options)
+    views = {view.name: view for view in vea.views.windows()(image)}
+    views |= {view.name: view for view in vea.views.repairs()(image, eye.attend(image, QUESTION))}
+    whole = eye.attend(image, QUESTION).layout.n_tokens
+    for one in answer.candidates[1:]:
+        shown = views[one.view].image
+        if mode == "closer" and eye.attend(shown, QUESTION).layout.n_tokens < 0.95 * whole:
+            shown = shown.resize(image.size, Image.Resampling.BICUBIC)
+        assert one.image_mass == pytest.approx(float(eye.attend(shown, QUESTION).scores.sum()), abs=1e-5)
+    assert answer.cost.looks == {"closer": 7, "views": 5}[mode]
+
+
+@pytest.mark.parametrize("mode", ["closer", "views", "ensemble"])
+def test_a_conversation_is_searched_in_its_last_pictures(mode: Any) -> None:
+    """Earlier pictures stay as they are; candidates are counted among those that the question is about."""
+    family = FAMILIES["llava"]()
+    vlm = wrapped(family)
+    images = [picture(1, 200, 200), picture(2, 200, 200)]
+
+    def turn(image: Image.Image) -> dict[str, Any]:
+        parts = [{"type": "image", "image": image}, {"type": "text", "text": QUESTION}]
+        return {"role": "user", "content": parts}
+
+    said = {"role": "assistant", "content": [{"type": "text", "text": "a word"}]}
+    shown: list[list[Image.Image]] = []
+    real = vlm.inputs
+
+    def inputs(conversations: Any, *rest: Any) -> Any:
+        shown.extend(one.media for one in conversations)
+        return real(conversations, *rest)
+
+    vlm.inputs = inputs  # type: ignore[method-assign]
+    options: dict[str, Any] = {"looks": 3, "answers": 2, "anyway": True} if mode == "closer" else {}
+    answer = vlm.ask(messages=[turn(images[0]), said, turn(images[1])], mode=mode, max_new_tokens=2, **options)
+    assert len(answer.evidence) == 2
+    assert {one.image for one in answer.candidates} == {0}
+    assert all(np.array_equal(np.asarray(media[0]), np.asarray(images[0])) for media in shown)
+    assert any(not np.array_equal(np.asarray(media[1]), np.asarray(images[1])) for media in shown)
+    with pytest.raises(InvalidInputError, match="is for pictures"):
+        vlm.ask(video=[images[0], images[1]], question=QUESTION, mode=mode)
