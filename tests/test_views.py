@@ -10,7 +10,7 @@ from scipy import ndimage
 import vea_sdk as vea
 from vea_sdk.adapters import ImageLayout, PatchGrid
 from vea_sdk.evidence import Evidence
-from vea_sdk.views.repairs import flat_field, levels, local_levels, looked_at
+from vea_sdk.views.repairing import flat_field, levels, local_levels, looked_at
 
 
 def noise(height: int, width: int, seed: int = 0) -> Image.Image:

@@ -375,6 +375,6 @@ def test_follow_prints_a_line_per_look_that_found_something(path: Path) -> None:
             while found < 3:
                 found = json.loads(process.stdout.readline())["models"]["tiny"]["requests"]
             process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=20) == 0
+            assert process.wait(timeout=90) == 0
         finally:
             process.kill()

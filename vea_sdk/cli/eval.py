@@ -25,7 +25,7 @@ from vea_sdk.cli.data import (
 )
 from vea_sdk.cli.output import JsonFlag, OutFolder, check_folder, progress_bar, report, say
 from vea_sdk.errors import InvalidInputError, VeaError
-from vea_sdk.evaluation import METHODS, Evaluation
+from vea_sdk.evaluation import METHODS, WAYS, Evaluation
 from vea_sdk.evaluation import evaluate as run
 from vea_sdk.evaluation.methods import Method, resolve_methods, sweep
 from vea_sdk.evaluation.plot import can_draw, draw, draw_certainty
@@ -40,7 +40,10 @@ def evaluate(
     data: DataOption = None,
     samples: SamplesOption = 200,
     methods: Annotated[
-        str, typer.Option("--methods", help=f"all, or some of {','.join(METHODS)}; compared with the first.")
+        str,
+        typer.Option(
+            "--methods", help=f"all ({','.join(METHODS)}), or some; also {','.join(WAYS)}; compared with the first."
+        ),
     ] = "base,inst,vea",
     over: Annotated[
         list[str] | None,

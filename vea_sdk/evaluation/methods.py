@@ -95,6 +95,14 @@ METHODS = {
         Method("no-smooth", smooth=False),
         Method("no-profiling", profiled=False),
         Method("no-prompt", pointing=False),
+    )
+}
+"""By name: ``base``, the plain question; ``inst``, the pointing prompt on the original picture; ``vea``, the whole
+method; and the method without one of its parts."""
+
+WAYS = {
+    method.name: method
+    for method in (
         *(Method(mode, pointing=False, highlighted=False, mode=mode) for mode in _MODES),
         *(
             Method(f"closer-{name}", pointing=False, highlighted=False, mode="closer", options={"rank_by": name})
@@ -103,10 +111,9 @@ METHODS = {
         Method("closer-ungated", pointing=False, highlighted=False, mode="closer", options={"min_certainty": None}),
     )
 }
-"""By name: ``base``, the plain question; ``inst``, the pointing prompt on the original picture; ``vea``, the whole
-method; and the method without one of its parts. ``closer``, ``views``, ``ensemble``: the modes of ``ask``; and as many
-windows without attention: ``closer-random`` ones, in the ``-centre``, on the ``-peak`` of the first look, gated alike;
-``closer-ungated``: whatever is surer than the first answer."""
+"""By name, too: ``closer``, ``views``, ``ensemble``: the modes of ``ask``; and as many windows without attention:
+``closer-random`` ones, in the ``-centre``, on the ``-peak`` of the first look, gated alike; ``closer-ungated``: what is
+surer than the first answer."""
 
 
 def resolve_methods(methods: Sequence[str | Method]) -> tuple[Method, ...]:
@@ -116,14 +123,14 @@ def resolve_methods(methods: Sequence[str | Method]) -> tuple[Method, ...]:
     """
     found: dict[str, Method] = {}
     for given in methods:
-        method = METHODS.get(given) if isinstance(given, str) else given
+        method = (METHODS | WAYS).get(given) if isinstance(given, str) else given
         if method is None:
-            raise InvalidInputError(f"method {given!r} is unknown. Choose among {', '.join(METHODS)}.")
+            raise InvalidInputError(f"method {given!r} is unknown. Choose among {', '.join(METHODS | WAYS)}.")
         if method.name in found:
             raise InvalidInputError(f"method {method.name!r} was given twice.")
         found[method.name] = method
     if not found:
-        raise InvalidInputError(f"no method was given. Choose among {', '.join(METHODS)}.")
+        raise InvalidInputError(f"no method was given. Choose among {', '.join(METHODS | WAYS)}.")
     return tuple(found.values())
 
 

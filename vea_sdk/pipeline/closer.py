@@ -22,7 +22,7 @@ from vea_sdk.pipeline.outcome import First, Outcome, Reply, said
 from vea_sdk.pipeline.renderings import DECIMALS, text_of
 from vea_sdk.views import View, around, windows
 from vea_sdk.views.view import whole_box
-from vea_sdk.views.windows import centred
+from vea_sdk.views.windowing import centred
 
 if TYPE_CHECKING:
     from vea_sdk.pipeline.asking import Asking

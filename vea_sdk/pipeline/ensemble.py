@@ -8,7 +8,7 @@ from vea_sdk.pipeline.candidates import Candidate, Cost
 from vea_sdk.pipeline.outcome import First, Outcome
 from vea_sdk.pipeline.renderings import renderings, restored, showing
 from vea_sdk.views import View
-from vea_sdk.views.shifts import plain as plain_view
+from vea_sdk.views.shifting import plain as plain_view
 
 if TYPE_CHECKING:
     from vea_sdk.pipeline.asking import Asking

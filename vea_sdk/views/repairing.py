@@ -10,7 +10,7 @@ from PIL import Image
 
 from vea_sdk.adapters.geometry import Box
 from vea_sdk.evidence import Evidence
-from vea_sdk.views.shifts import plain
+from vea_sdk.views.shifting import plain
 from vea_sdk.views.view import View, Views, whole_box
 
 Pixels = NDArray[np.float32]
