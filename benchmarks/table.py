@@ -36,7 +36,7 @@ SECTIONS = {  # file of rows: heading, how it was measured
               "words cost is measured on a model of random weights."),
     "closer": ("Ways to a better answer", "`python benchmarks/closer.py`. The embedded model, pages of the seeds from "
                "2000 on; [Looking closer](closer.md) explains the ways."),
-    "closer-speed": ("What looking closer costs", "`python benchmarks/closer_speed.py`. The embedded model, one thread."),
+    "closer-speed": ("What looking closer costs", "`python benchmarks/closer_speed.py`. The embedded model."),
     "importing": ("Importing", "`python benchmarks/importing.py`"),
     "gpu-kernels": ("The GPU kernel", "`python benchmarks/gpu.py kernels`, device time out of replayed CUDA graphs."),
     "gpu-models": ("7B shapes on a GPU", "`python benchmarks/gpu.py models`, random weights in bfloat16."),
