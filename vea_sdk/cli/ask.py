@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -15,7 +16,7 @@ from vea_sdk.cli.output import ForceFlag, JsonFlag, OutFolder, Outputs, parse_la
 from vea_sdk.errors import InvalidInputError
 from vea_sdk.evidence import Evidence, load_image
 from vea_sdk.loading import load
-from vea_sdk.pipeline import VLM, Answer, Mode, Way
+from vea_sdk.pipeline import VLM, Answer, Candidate, Mode, Way
 from vea_sdk.pipeline.conversation import one_turn
 from vea_sdk.pipeline.ways import Show
 from vea_sdk.views import draw_windows
@@ -207,25 +208,33 @@ def check_top(vlm: VLM, picture: Image.Image, question: str, top: int) -> None:
 def tried(answer: Answer[Any], picture: Image.Image, outputs: Outputs) -> dict[str, Any]:
     """What a mode tried, best first, and a picture of the windows."""
     rated = sorted(answer.candidates, key=lambda one: (one.text is None, -(one.image_mass or 0)))
-    fields: dict[str, Any] = {
-        "candidates": [
-            {
-                "view": one.view,
-                "answer": one.text,
-                "certainty": one.certainty,
-                "image_mass": one.image_mass,
-                "chosen": one.chosen,
-            }
-            for one in rated
-            if one.text is not None
-        ]
-    }
+    fields: dict[str, Any] = {"candidates": answered(rated)}
     if answer.mode == "closer":
-        looked = [one.box for one in answer.candidates[1:]]
-        answered = [one.box for one in answer.candidates[1:] if one.text is not None]
         fields["window"] = None if answer.window is None else rounded(answer.window)
-        fields["windows"] = outputs.save(draw_windows(picture, looked, answered, answer.window), "windows")
+        fields["windows"] = outputs.save(drawn_windows(answer, picture), "windows")
     return fields
+
+
+def answered(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+    """Those that were answered, in their order, ready for JSON."""
+    return [
+        {
+            "view": one.view,
+            "answer": one.text,
+            "certainty": one.certainty,
+            "image_mass": one.image_mass,
+            "chosen": one.chosen,
+        }
+        for one in candidates
+        if one.text is not None
+    ]
+
+
+def drawn_windows(answer: Answer[Any], picture: Image.Image) -> Image.Image:
+    """The picture with the windows that were looked at, answered and taken."""
+    windows = answer.candidates[1:]
+    asked = [one.box for one in windows if one.text is not None]
+    return draw_windows(picture, [one.box for one in windows], asked, answer.window)
 
 
 def _shown(evidence: Evidence, outputs: Outputs, boxes: bool, legend: bool, highlighted: bool) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from vea_sdk import tiny
+from vea_sdk.cli.ask import answered, drawn_windows
 from vea_sdk.cli.output import (
     ForceFlag,
     JsonFlag,
@@ -24,7 +25,6 @@ from vea_sdk.cli.output import (
 from vea_sdk.grounding import metrics
 from vea_sdk.loading import load
 from vea_sdk.pipeline import VLM
-from vea_sdk.views import draw_windows
 
 FIRST, PAGES = 3000, 8
 """Seeds of the held-out pages that are counted: no setting was chosen on them."""
@@ -43,9 +43,7 @@ def demo(out: OutFolder = Path("vea-output"), force: ForceFlag = False, as_json:
     with progress("asking, looking closer, asking again"):
         answer = vlm.ask(sample.image, sample.question, "closer", max_new_tokens=MAX_NEW_TOKENS)
     evidence = answer.evidence
-    looked = [one.box for one in answer.candidates[1:]]
-    answered = [one.box for one in answer.candidates[1:] if one.text is not None]
-    windows = draw_windows(sample.image, looked, answered, answer.window)
+    windows = drawn_windows(answer, sample.image)
     taken = sample.image if answer.window is None else sample.image.crop(answer.window)
     labels = metrics.patch_labels(evidence.layout, sample.boxes)
     answering = time.perf_counter()
@@ -60,17 +58,7 @@ def demo(out: OutFolder = Path("vea-output"), force: ForceFlag = False, as_json:
             "certainty": answer.certainty,
             "reason": answer.reason,
             "window": None if answer.window is None else rounded(answer.window),
-            "candidates": [
-                {
-                    "view": one.view,
-                    "answer": one.text,
-                    "certainty": one.certainty,
-                    "image_mass": one.image_mass,
-                    "chosen": one.chosen,
-                }
-                for one in answer.candidates
-                if one.text is not None
-            ],
+            "candidates": answered(answer.candidates),
             "cost": {"looks": answer.cost.looks, "answers": answer.cost.answers},
             "layers": list(evidence.layers),
             "auroc": metrics.auroc(evidence.scores, labels),

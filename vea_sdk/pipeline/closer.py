@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -204,14 +205,18 @@ class Search:
 
     # -- answering
 
+    @cached_property
+    def _resize_answers(self) -> bool:
+        """Whether windows are enlarged for the model that answers; with ``stop_at`` it is asked several times."""
+        return self.first.placed is not None and self._makes_fewer_tokens(self.asking.vlm, self._layout)
+
     def _answer(self, views: Sequence[View]) -> None:
         """Ask about windows that were not asked about yet."""
         new = [view for view in views if view not in self.answered]
         if not new:
             return
-        resized = self.first.placed is not None and self._makes_fewer_tokens(self.asking.vlm, self._layout)
         plain = self._plain()
-        conversations = [self._conversation(view, plain, resized) for view in new]
+        conversations = [self._conversation(view, plain, self._resize_answers) for view in new]
         replies = self.asking.replies(
             [self.first.asked] * len(new), conversations, lambda number, row: self._restored(new[number], row)
         )
